@@ -1,0 +1,1 @@
+"""The command ``asr``: serve, transcribe, validate, fetch, doctor."""

@@ -1,0 +1,1 @@
+"""The gateway process: owns connections and sessions. No torch."""

@@ -1,0 +1,1 @@
+"""Bytes to 24 kHz mono float32."""

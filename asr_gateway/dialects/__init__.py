@@ -1,0 +1,1 @@
+"""Clients' protocols: bytes to typed events and back."""

@@ -1,0 +1,1 @@
+"""The worker process: owns slots and one batched model on one device."""

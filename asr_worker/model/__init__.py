@@ -1,0 +1,1 @@
+"""The only place for torch: the model, its checkpoints, one step."""

@@ -1,0 +1,52 @@
+"""Credit: how many frames a sender may still send before the receiver has to grant more.
+
+Both ends of the link count with this class. A sender spends one credit for each frame and stops at zero; the
+receiver grants one for each frame it has consumed. The sum of credit, frames in flight and frames waiting at
+the receiver is therefore always the window.
+"""
+
+from typing import Final
+
+DEFAULT_WINDOW_FRAMES: Final = 25
+"""2 s of audio: more than any jitter of the link, little enough to lose."""
+
+
+class Credit:
+    """Frames that may still be sent to one receiver."""
+
+    __slots__ = ("_available", "window")
+
+    def __init__(self, window: int) -> None:
+        """Start with a full window of ``window`` frames."""
+        if window < 1:
+            message = f"a credit window must be at least 1 frame, not {window}"
+            raise ValueError(message)
+        self.window = window
+        self._available = window
+
+    @property
+    def available(self) -> int:
+        """Frames that may be sent now."""
+        return self._available
+
+    def spend(self, n_frames: int) -> None:
+        """Use up credit for ``n_frames`` frames.
+
+        Raises:
+            ValueError: more than is available; the sender broke the protocol.
+        """
+        if n_frames > self._available:
+            message = f"{n_frames} frames sent with credit for {self._available}"
+            raise ValueError(message)
+        self._available -= n_frames
+
+    def grant(self, n_frames: int) -> None:
+        """Add credit for ``n_frames`` consumed frames.
+
+        Raises:
+            ValueError: the window would overflow; the receiver granted what it never got.
+        """
+        if self._available + n_frames > self.window:
+            message = f"{n_frames} frames granted beyond the window of {self.window}"
+            raise ValueError(message)
+        self._available += n_frames

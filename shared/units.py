@@ -1,0 +1,45 @@
+"""The words of the house: sizes, rates and identifiers that both kinds of process use.
+
+A *frame* is 80 ms of audio, the unit of everything: one frame of one session is one row of one model step.
+"""
+
+from typing import Final, NewType
+
+SAMPLE_RATE: Final = 24_000
+"""Samples per second of all audio inside the service (mono float32 in [-1, 1])."""
+
+FRAME_SAMPLES: Final = 1_920
+"""Samples in one frame: 24 kHz / 12.5 Hz."""
+
+FRAME_RATE: Final = 12.5
+"""Frames per second."""
+
+FRAME_BYTES: Final = FRAME_SAMPLES * 4
+"""Bytes of one frame of float32 on the link."""
+
+SessionId = NewType("SessionId", int)
+"""One client stream, for its whole life, on whatever worker: a random integer below 2**63."""
+
+Epoch = NewType("Epoch", int)
+"""Counts the (re)openings of one session on any worker, from 1. What carries an older epoch is dropped."""
+
+SlotIndex = NewType("SlotIndex", int)
+"""A row of the batch, ``0 <= slot < B``."""
+
+FrameIndex = NewType("FrameIndex", int)
+"""Number of a frame on the link, from 0, per session; an ``Init`` does not restart it."""
+
+
+def frames_covering(n_samples: int) -> int:
+    """Return how many frames it takes to hold ``n_samples`` samples (the last may be partial)."""
+    return -(-n_samples // FRAME_SAMPLES)
+
+
+def words_delay_frames(asr_delay_in_tokens: int, conditioning_delay_s: float | None) -> int:
+    """Return D, the number of frames by which the model's words trail the audio.
+
+    Source: moshi-server, ``BatchedAsr::new``: a configured conditioning delay wins over the token count.
+    """
+    if conditioning_delay_s is None:
+        return asr_delay_in_tokens
+    return int(conditioning_delay_s * FRAME_RATE) + 1
