@@ -1,7 +1,7 @@
 """The messages of the link between a gateway and a worker, one group for each receiver.
 
 ``wire.py`` alone knows how they are encoded. Every frame of a session has an index (from 0, never restarted) and
-every assignment of a session to a worker an epoch (from 1): whatever carries an old epoch is dropped at both ends, and a
+every assignment of a session to a worker an epoch (from 1): what carries an old epoch is dropped at both ends, and a
 gap in the indices means loss, never silence.
 
 A conversation:
@@ -255,7 +255,7 @@ class StepBlock:
     epochs: NDArray[np.int32]
     """``[n]``"""
     frames: NDArray[np.int64]
-    """``[n]``: index of the frame that was stepped; all up to it are acknowledged. SILENCE rows: the last one before."""
+    """``[n]``: index of the frame that was stepped; all up to it are acknowledged. SILENCE rows: the last before."""
     steps: NDArray[np.int64]
     """``[n]``: client frames stepped since the last Init, this one included (``Step.step_idx``)."""
     flags: NDArray[np.uint8]
@@ -272,7 +272,7 @@ class StepBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The worker's loop turns, and how busy it is. Sent after steps (every 50 ms at most) and every 200 ms when idle."""
+    """The worker's loop turns, and how busy it is. Sent after steps (every 50 ms at most), every 200 ms when idle."""
 
     used: int
     free: int
