@@ -1,0 +1,294 @@
+"""Messages of the link <-> ZeroMQ parts: the only module that knows how the link is encoded.
+
+    part 0    1 byte kind, then one MessagePack array: the message's scalar fields in the order of its dataclass
+    part 1    columns of a block, one after the other, little-endian, widest first      (blocks and resume logs only)
+    part 2    float32 audio, row after row                                              (blocks and resume logs only)
+
+Lengths are checked before memory is taken, numbers before they are believed. An array may be longer than expected: the
+surplus comes from a peer of the next version and is ignored. Nothing is ever pickled.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import LinkError
+from shared.messages import AudioBlock, EventKind, Open, ResumeLog, StepBlock, StepEvent, ToGateway, ToWorker
+from shared.units import FRAME_BYTES, FRAME_SAMPLES, Epoch, SessionId
+from shared.wire_fields import (
+    AUDIO_FIELDS,
+    EVENT_FIELDS,
+    MAX_ROWS,
+    MAX_TEXT_CHARS,
+    OPEN_FIELDS,
+    RESUME_FIELDS,
+    SCALARS_BY_KIND,
+    SCALARS_BY_TYPE,
+    STEPS_FIELDS,
+    Kind,
+    read_fields,
+)
+
+Part: TypeAlias = bytes | memoryview
+Parts: TypeAlias = Sequence[Part]
+
+MAX_HEADER_BYTES: Final = 1 << 20
+MAX_PART_BYTES: Final = MAX_ROWS * FRAME_BYTES
+"""What a socket may refuse unread (``ZMQ_MAXMSGSIZE``)."""
+
+# --- columns ----------------------------------------------------------------------------------------------
+
+_INT64: Final = np.dtype("<i8")
+_INT32: Final = np.dtype("<i4")
+_FLOAT32: Final = np.dtype("<f4")
+_UINT16: Final = np.dtype("<u2")
+_UINT8: Final = np.dtype("u1")
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+class _Columns:
+    """Cuts one part into the columns that were joined into it."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._offset = 0
+
+    def take(self, dtype: "np.dtype[_Number]", *shape: int) -> NDArray[_Number]:
+        n_items = math.prod(shape)
+        if self._offset + n_items * dtype.itemsize > len(self._part):
+            message = f"columns of {len(self._part)} bytes are too short for the {shape[0]} rows announced"
+            raise LinkError(message)
+        column = np.frombuffer(self._part, dtype, n_items, self._offset).reshape(shape)
+        self._offset += column.nbytes
+        return column
+
+    def finish(self) -> None:
+        if self._offset != len(self._part):
+            message = f"columns are {len(self._part)} bytes long, {self._offset} were announced"
+            raise LinkError(message)
+
+
+def _join(*columns: tuple["np.dtype[Any]", NDArray[Any]]) -> bytes:
+    return b"".join(column.astype(dtype, copy=False).tobytes() for dtype, column in columns)
+
+
+def _audio(pcm: NDArray[np.float32]) -> memoryview:
+    return np.ascontiguousarray(pcm, _FLOAT32).data.cast("B") if pcm.size else memoryview(b"")
+
+
+def _audio_rows(part: Part, n_rows: int) -> NDArray[np.float32]:
+    if len(part) != n_rows * FRAME_BYTES:
+        message = f"{n_rows} frames of audio are {n_rows * FRAME_BYTES} bytes, not {len(part)}"
+        raise LinkError(message)
+    return np.frombuffer(part, _FLOAT32).reshape(n_rows, FRAME_SAMPLES)
+
+
+def _positive(name: str, column: NDArray[Any], low: int) -> None:
+    if column.size and int(column.min()) < low:
+        message = f"{name} must be at least {low}, not {int(column.min())}"
+        raise LinkError(message)
+
+
+# --- encoding ---------------------------------------------------------------------------------------------
+
+
+def encode(message: ToWorker | ToGateway) -> list[Part]:
+    """Return the parts of ``message``. Audio is not copied: leave it alone until the parts are sent."""
+    match message:
+        case AudioBlock():
+            columns = _join((_INT64, message.sessions), (_INT64, message.frames), (_INT32, message.epochs))
+            return [_head(Kind.AUDIO_BLOCK, [len(message.sessions)]), columns, _audio(message.pcm)]
+        case StepBlock():
+            return _encode_steps(message)
+        case Open():
+            return _encode_open(message)
+        case _:
+            scalars = SCALARS_BY_TYPE[type(message)]
+            return [_head(scalars.kind, [getattr(message, name) for name in scalars.checks])]
+
+
+def _head(kind: Kind, values: list[Any]) -> bytes:
+    return bytes((kind,)) + cast("bytes", msgpack.packb(values))
+
+
+def _encode_steps(block: StepBlock) -> list[Part]:
+    events = [
+        (event.session, event.epoch, int(event.kind), event.time_s, event.text, event.id) for event in block.events
+    ]
+    n_rows, n_codebooks, n_heads = len(block.sessions), block.codes.shape[1], block.pauses.shape[1]
+    columns = _join(
+        (_INT64, block.sessions),
+        (_INT64, block.frames),
+        (_INT64, block.steps),
+        (_INT32, block.epochs),
+        (_INT32, block.text),
+        (_FLOAT32, block.pauses),
+        (_UINT16, block.codes),
+        (_UINT8, block.flags),
+    )
+    return [_head(Kind.STEP_BLOCK, [n_rows, n_codebooks, n_heads, events]), columns]
+
+
+def _encode_open(message: Open) -> list[Part]:
+    values: list[Any] = [getattr(message, name) for name in OPEN_FIELDS]
+    log = message.resume
+    if log is None:
+        return [_head(Kind.OPEN, [*values, None])]
+    n_frames, n_codebooks = log.codes.shape
+    sizes = [log.first_frame, n_frames, n_codebooks, len(log.pcm)]
+    columns = _join((_INT32, log.text), (_UINT16, log.codes))
+    return [_head(Kind.OPEN, [*values, sizes]), columns, _audio(log.pcm)]
+
+
+# --- decoding ---------------------------------------------------------------------------------------------
+
+
+def decode_to_worker(parts: Parts) -> ToWorker:
+    """Return the message that a worker was sent.
+
+    Raises:
+        LinkError: the parts are no such message; says what is wrong.
+    """
+    kind, values = _split(parts)
+    match kind:
+        case Kind.AUDIO_BLOCK:
+            return _decode_audio(parts, values)
+        case Kind.OPEN:
+            return _decode_open(parts, values)
+        case Kind.HELLO | Kind.MARKER | Kind.FLUSH | Kind.RESET | Kind.CLOSE | Kind.HEARTBEAT:
+            return cast("ToWorker", _decode_scalars(kind, parts, values))
+        case _:
+            message = f"a worker is not sent {kind.name}"
+            raise LinkError(message)
+
+
+def decode_to_gateway(parts: Parts) -> ToGateway:
+    """Return the message that a gateway was sent; its arrays are views of the parts.
+
+    Raises:
+        LinkError: the parts are no such message; says what is wrong.
+    """
+    kind, values = _split(parts)
+    match kind:
+        case Kind.STEP_BLOCK:
+            return _decode_steps(parts, values)
+        case Kind.WELCOME | Kind.UNWELCOME | Kind.READY | Kind.REJECT | Kind.LOAD | Kind.EVICT | Kind.CLOSED:
+            return cast("ToGateway", _decode_scalars(kind, parts, values))
+        case _:
+            message = f"a gateway is not sent {kind.name}"
+            raise LinkError(message)
+
+
+def _split(parts: Parts) -> tuple[Kind, list[Any]]:
+    if not parts or not parts[0]:
+        message = "a message needs at least one part with its kind"
+        raise LinkError(message)
+    head = parts[0]
+    if len(head) > MAX_HEADER_BYTES:
+        message = f"the first part is {len(head)} bytes long, at most {MAX_HEADER_BYTES} are allowed"
+        raise LinkError(message)
+    try:
+        kind = Kind(head[0])
+    except ValueError:
+        message = f"{head[0]} is no kind of message"
+        raise LinkError(message) from None
+    try:
+        values = msgpack.unpackb(head[1:], max_str_len=4 * MAX_TEXT_CHARS, max_bin_len=0, max_map_len=0, max_ext_len=0)
+    except (ValueError, RecursionError) as error:
+        message = f"the fields of {kind.name} are no MessagePack: {error}"
+        raise LinkError(message) from None
+    if type(values) is not list:
+        message = f"the fields of {kind.name} must be an array"
+        raise LinkError(message)
+    return kind, values
+
+
+def _expect_parts(parts: Parts, n_parts: int) -> None:
+    if len(parts) != n_parts:
+        message = f"{n_parts} parts expected, {len(parts)} came"
+        raise LinkError(message)
+
+
+def _decode_scalars(kind: Kind, parts: Parts, values: list[Any]) -> Any:
+    _expect_parts(parts, 1)
+    scalars = SCALARS_BY_KIND[kind]
+    return scalars.type(**read_fields(scalars.type.__name__, scalars.checks, values))
+
+
+def _decode_audio(parts: Parts, values: list[Any]) -> AudioBlock:
+    _expect_parts(parts, 3)
+    n_rows = read_fields("AudioBlock", AUDIO_FIELDS, values)["rows"]
+    columns = _Columns(parts[1])
+    sessions, frames = columns.take(_INT64, n_rows), columns.take(_INT64, n_rows)
+    epochs = columns.take(_INT32, n_rows)
+    columns.finish()
+    _positive("AudioBlock.sessions", sessions, 0)
+    _positive("AudioBlock.frames", frames, 0)
+    _positive("AudioBlock.epochs", epochs, 1)
+    return AudioBlock(sessions=sessions, epochs=epochs, frames=frames, pcm=_audio_rows(parts[2], n_rows))
+
+
+def _decode_open(parts: Parts, values: list[Any]) -> Open:
+    opened = read_fields("Open", OPEN_FIELDS, values)
+    sizes = values[len(OPEN_FIELDS)] if len(values) > len(OPEN_FIELDS) else None
+    if sizes is None:
+        _expect_parts(parts, 1)
+        return Open(**opened)
+    _expect_parts(parts, 3)
+    if type(sizes) is not list:
+        message = f"Open.resume must be an array of sizes, not {str(sizes)[:80]!r}"
+        raise LinkError(message)
+    size = read_fields("Open.resume", RESUME_FIELDS, sizes)
+    if size["audio_frames"] > size["frames"]:
+        message = f"Open.resume holds {size['audio_frames']} frames of audio for {size['frames']} recorded frames"
+        raise LinkError(message)
+    columns = _Columns(parts[1])
+    text = columns.take(_INT32, size["frames"])
+    codes = columns.take(_UINT16, size["frames"], size["codebooks"])
+    columns.finish()
+    pcm = _audio_rows(parts[2], size["audio_frames"])
+    return Open(**opened, resume=ResumeLog(first_frame=size["first_frame"], text=text, codes=codes, pcm=pcm))
+
+
+def _decode_steps(parts: Parts, values: list[Any]) -> StepBlock:
+    _expect_parts(parts, 2)
+    size = read_fields("StepBlock", STEPS_FIELDS, values)
+    events = values[3] if len(values) > len(STEPS_FIELDS) else None
+    if type(events) is not list:
+        message = "StepBlock.events must be an array"
+        raise LinkError(message)
+    n_rows = size["rows"]
+    columns = _Columns(parts[1])
+    block = StepBlock(
+        sessions=columns.take(_INT64, n_rows),
+        frames=columns.take(_INT64, n_rows),
+        steps=columns.take(_INT64, n_rows),
+        epochs=columns.take(_INT32, n_rows),
+        text=columns.take(_INT32, n_rows),
+        pauses=columns.take(_FLOAT32, n_rows, size["heads"]),
+        codes=columns.take(_UINT16, n_rows, size["codebooks"]),
+        flags=columns.take(_UINT8, n_rows),
+        events=tuple(_decode_event(event) for event in events),
+    )
+    columns.finish()
+    return block
+
+
+def _decode_event(values: Any) -> StepEvent:
+    if type(values) is not list:
+        message = f"an event must be an array, not {str(values)[:80]!r}"
+        raise LinkError(message)
+    event = read_fields("StepEvent", EVENT_FIELDS, values)
+    return StepEvent(
+        session=SessionId(event["session"]),
+        epoch=Epoch(event["epoch"]),
+        kind=EventKind(event["kind"]),
+        time_s=event["time_s"],
+        text=event["text"],
+        id=event["id"],
+    )
