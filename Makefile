@@ -1,0 +1,89 @@
+# What one does with this repository. `make` alone lists the targets; a fresh Debian or Ubuntu with Python 3.11 needs
+# nothing else before `make serve` or `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PORT ?= 8080
+CONFIG ?=
+WORKERS ?=
+SERVE_FLAGS ?=
+PYTEST_FLAGS ?=
+
+# The first Python that is new enough.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# One thread for each step: two OpenMP threads on a busy machine make a step tens of times slower, not faster.
+export OMP_NUM_THREADS ?= 1
+# Packages that come as source are built with the pinned setuptools too; old and new pip read different variables.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help venv serve test test-slow check format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(INSTALLED) ## make .venv with the pinned packages
+
+serve: $(INSTALLED) ## serve the demo model on http://127.0.0.1:8080 (PORT= CONFIG= WORKERS= SERVE_FLAGS=)
+	@exec $(BIN)/asr serve --port $(PORT) $(if $(CONFIG),--config "$(CONFIG)") $(if $(WORKERS),--workers $(WORKERS)) $(SERVE_FLAGS)
+
+test: $(INSTALLED) ## run the tests that need neither GPU nor network (PYTEST_FLAGS=)
+	@exec $(BIN)/python -m pytest -q -m "not slow and not gpu and not network" $(PYTEST_FLAGS)
+
+test-slow: $(INSTALLED) ## run the slow tests (PYTEST_FLAGS=)
+	@exec $(BIN)/python -m pytest -q -m "slow and not gpu and not network" $(PYTEST_FLAGS)
+
+check: $(INSTALLED) ## lint, format, types, import contracts
+	@failed=0
+	$(BIN)/ruff check . || failed=1
+	$(BIN)/ruff format --check . || failed=1
+	$(BIN)/mypy || failed=1
+	$(BIN)/lint-imports || failed=1
+	exit $$failed
+
+format: $(INSTALLED) ## format the code and mend what the linter can mend
+	@$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, caches and logs
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist logs ./*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp makes every later `make` instant; it is older than these files when they change.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
+	wanted=""
+	# opuslib loads this library; find_library is how it looks for it.
+	$(PYTHON) -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("opus"))' || wanted="$$wanted libopus0"
+	# Debian ships Python without ensurepip.
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || wanted="$$wanted $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+	if test -n "$$wanted"; then
+		sudo=""
+		test "$$(id -u)" = 0 || sudo="sudo -n"
+		echo "Installing system packages:$$wanted"
+		if ! command -v apt-get >/dev/null || ! { $$sudo apt-get update -qq; $$sudo apt-get install -qq -y --no-install-recommends $$wanted; } >/dev/null; then
+			echo "These system packages are missing and could not be installed here:$$wanted" >&2
+			echo "Install them (Debian, Ubuntu: sudo apt-get install$$wanted) and call make again." >&2
+			exit 1
+		fi
+	fi
+	echo "Installing the pinned Python packages into .venv (about a minute)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	# Without an NVIDIA driver the CPU build of torch does: from wherever pip looks, else from PyTorch's own index.
+	torch="$$(grep '^torch==' constraints.txt)"
+	if test "$$(uname -s)" = Linux && ! command -v nvidia-smi >/dev/null; then
+		$(BIN)/python -m pip install -q --no-deps "$$torch+cpu" 2>/dev/null \
+			|| $(BIN)/python -m pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "$$torch+cpu"
+	fi
+	$(BIN)/python -m pip install -q -e '.[all,dev]'
+	touch $@
