@@ -1,0 +1,254 @@
+"""A live Ogg Opus stream: bytes cut anywhere go in, 24 kHz mono float32 comes out.
+
+Knows RFC 7845 (Opus in Ogg) and the first byte of RFC 6716 (how long a packet is); libopus, through opuslib, knows the
+codec. The decoder runs at 24 kHz with one channel, so that libopus itself resamples and mixes stereo down.
+
+    HEAD ──OpusHead──► TAGS ──OpusTags──► AUDIO ──last page──► (nothing may follow)
+
+Positions in the file count samples at 48 kHz, whatever the decoder's rate.
+"""
+
+import ctypes
+import struct
+import warnings
+from collections.abc import Iterator
+from enum import Enum, auto
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_gateway.audio.ogg import NO_GRANULE, OggParser, Packet, Page
+from shared.errors import AsrError, BadAudioError
+from shared.units import SAMPLE_RATE
+
+_HEAD: Final = struct.Struct("<8sBBHIhB")
+_HEAD_MAGIC: Final = b"OpusHead"
+_TAGS_MAGIC: Final = b"OpusTags"
+_MAJOR_VERSION: Final = 0xF0
+_MAX_CHANNELS: Final = 2
+
+_POSITION_RATE: Final = 48_000
+_DOWN: Final = _POSITION_RATE // SAMPLE_RATE
+_MAX_PACKET_POSITIONS: Final = 5_760
+"""120 ms, the longest packet of RFC 6716."""
+_MAX_PACKET_BYTES: Final = 48 * 1_277
+"""Forty-eight frames of 1275 bytes and their lengths: the longest packet of one Opus stream."""
+
+_SILK_CONFIGS: Final = 12
+_HYBRID_CONFIGS: Final = 16
+_SILK_POSITIONS: Final = (480, 960, 1_920, 2_880)
+_HYBRID_POSITIONS: Final = (480, 960)
+_CELT_POSITIONS: Final = (120, 240, 480, 960)
+_FRAME_COUNTS: Final = (1, 2, 2)
+_COUNT_BYTE_MASK: Final = 0x3F
+
+DEFAULT_MAX_FEED_S: Final = 60.0
+"""Audio that one message may decode to: as much as a session may ever hold back."""
+_PIECE_SAMPLES: Final = SAMPLE_RATE
+
+
+class OpusUnavailableError(AsrError):
+    """The Opus library of the system is not installed."""
+
+    code = "opus_unavailable"
+
+
+def load_opus() -> ModuleType:
+    """Import opuslib, which looks for libopus by starting a process: call it once before the event loop runs.
+
+    Raises:
+        OpusUnavailableError: opuslib or libopus is missing.
+    """
+    try:
+        with warnings.catch_warnings():
+            # opuslib 3.0.1 compares with "is not 0": a SyntaxWarning whenever it is compiled afresh.
+            warnings.simplefilter("ignore")
+            import opuslib  # noqa: PLC0415
+            import opuslib.api.decoder  # noqa: PLC0415
+    except Exception as error:  # opuslib raises a bare Exception when libopus is missing
+        message = "Ogg Opus needs libopus: run `make`, or install the package libopus0 (Debian, Ubuntu) or opus"
+        raise OpusUnavailableError(message) from error
+    module: ModuleType = opuslib
+    return module
+
+
+def packet_positions(packet: bytes) -> int:
+    """Return how long an Opus packet is, in samples at 48 kHz, from its first byte or two (RFC 6716, section 3.1).
+
+    Raises:
+        BadAudioError: the packet is malformed or longer than 120 ms.
+    """
+    config, code = packet[0] >> 3, packet[0] & 3
+    if config < _SILK_CONFIGS:
+        per_frame = _SILK_POSITIONS[config & 3]
+    elif config < _HYBRID_CONFIGS:
+        per_frame = _HYBRID_POSITIONS[config & 1]
+    else:
+        per_frame = _CELT_POSITIONS[config & 3]
+    if code < len(_FRAME_COUNTS):
+        n_frames = _FRAME_COUNTS[code]
+    else:
+        n_frames = packet[1] & _COUNT_BYTE_MASK if len(packet) > 1 else 0
+    positions = n_frames * per_frame
+    if not 0 < positions <= _MAX_PACKET_POSITIONS:
+        message = f"Opus: a packet of {positions / 48:g} ms; 2.5 to 120 ms are allowed"
+        raise BadAudioError(message)
+    return positions
+
+
+class PacketDecoder:
+    """Turns Opus packets into samples; the only place that touches libopus."""
+
+    def __init__(self) -> None:
+        opuslib = load_opus()
+        self._opuslib = opuslib
+        self._decoder: Any = opuslib.Decoder(SAMPLE_RATE, 1)
+        # The buffer is reused for every packet. opuslib's own decode_float allocates four times the space and goes
+        # through a Python list: 5 times slower than the C function that it wraps.
+        self._out = np.zeros(_MAX_PACKET_POSITIONS // _DOWN, np.float32)
+        self._out_pointer = self._out.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+    def decode(self, packet: bytes, positions: int) -> NDArray[np.float32]:
+        """Return the samples of one packet; an empty one is concealed for ``positions`` (48 kHz) of time.
+
+        The array is reused: copy what must outlive the next call.
+
+        Raises:
+            BadAudioError: libopus refuses the packet.
+        """
+        n = self._opuslib.api.decoder.libopus_decode_float(
+            self._decoder.decoder_state, packet or None, len(packet), self._out_pointer, positions // _DOWN, 0
+        )
+        if n < 0:
+            message = f"Opus: a packet of {len(packet)} bytes cannot be decoded (libopus error {n})"
+            raise BadAudioError(message)
+        return self._out[:n]
+
+
+class _Expect(Enum):
+    HEAD = auto()
+    TAGS = auto()
+    AUDIO = auto()
+
+
+class OggOpusDecoder:
+    """Decodes one Ogg Opus stream as it arrives.
+
+    Args:
+        max_feed_s: seconds of audio that one ``feed`` may decode to; a few bytes of Opus can stand for hours.
+
+    Raises:
+        OpusUnavailableError: libopus is not installed.
+    """
+
+    def __init__(self, *, max_feed_s: float = DEFAULT_MAX_FEED_S) -> None:
+        self._max_feed_samples = int(max_feed_s * SAMPLE_RATE)
+        self._ogg = OggParser(max_packet_bytes=_MAX_PACKET_BYTES)
+        self._packets = PacketDecoder()
+        self._expect = _Expect.HEAD
+        self._gain = np.float32(1.0)
+        self._skip_positions = 0
+        self._last_packet_positions = 0
+        self._total = 0
+        self._origin: int | None = None
+
+    def feed(self, data: bytes) -> NDArray[np.float32]:
+        """Return the samples ``[n]`` (24 kHz mono) that ``data`` completes; often none.
+
+        Raises:
+            BadAudioError: the stream is not Ogg Opus, is damaged, or decodes to more than ``max_feed_s`` at once. The
+                decoder is of no use afterwards.
+        """
+        pieces = []
+        n_samples = 0
+        for piece in self.feed_in_pieces(data):
+            pieces.append(piece)
+            n_samples += len(piece)
+            if n_samples > self._max_feed_samples:
+                seconds = self._max_feed_samples / SAMPLE_RATE
+                message = f"Opus: one message holds more than {seconds:g} s of audio; send less at a time"
+                raise BadAudioError(message)
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+    def feed_in_pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
+        """Yield what ``feed`` would return in pieces of about a second, decoding each only when it is asked for.
+
+        The caller must exhaust the iterator before it feeds more.
+        """
+        waiting: list[NDArray[np.float32]] = []
+        n_waiting = 0
+        for page in self._ogg.feed(data):
+            for samples in self._decode_page(page):
+                waiting.append(samples)
+                n_waiting += len(samples)
+                if n_waiting >= _PIECE_SAMPLES:
+                    yield np.concatenate(waiting)
+                    waiting, n_waiting = [], 0
+        if n_waiting:
+            yield np.concatenate(waiting)
+
+    def _decode_page(self, page: Page) -> Iterator[NDArray[np.float32]]:
+        audio = [packet.data for packet in page.packets if not self._take_header(page, packet)]
+        lengths = [self._positions_of(packet) for packet in audio]
+        self._total += sum(lengths)
+        surplus = self._surplus(page, sum(lengths))
+        end = sum(lengths) - surplus
+        for packet, length in zip(audio, lengths, strict=True):
+            if end > 0 and length > 0:
+                samples = self._packets.decode(packet, length)
+                skip = min(self._skip_positions, length)
+                self._skip_positions -= skip
+                yield samples[skip // _DOWN : max(0, end) // _DOWN] * self._gain
+            end -= length
+
+    def _surplus(self, page: Page, page_positions: int) -> int:
+        """Return how many positions at the end of this page are padding of the encoder (RFC 7845, section 4.4)."""
+        if page.granule == NO_GRANULE or (self._origin is None and page_positions == 0):
+            return 0
+        if self._origin is None:
+            # A recording cut out of a longer stream starts at a position of its own (section 4.3).
+            self._origin = max(0, page.granule - self._total)
+        if not page.is_last:
+            return 0
+        return min(max(0, self._total + self._origin - page.granule), page_positions)
+
+    def _positions_of(self, packet: bytes) -> int:
+        # An empty packet stands for a lost or silent one, as long as the packet before it; libopus conceals it.
+        if packet:
+            self._last_packet_positions = packet_positions(packet)
+        return self._last_packet_positions
+
+    def _take_header(self, page: Page, packet: Packet) -> bool:
+        """Read the packet if it is a header; return whether it was one."""
+        match self._expect:
+            case _Expect.HEAD:
+                self._read_head(page, packet.data)
+                self._expect = _Expect.TAGS
+                return True
+            case _Expect.TAGS:
+                if not packet.data.startswith(_TAGS_MAGIC):
+                    message = "Opus: the second packet must be OpusTags"
+                    raise BadAudioError(message)
+                self._expect = _Expect.AUDIO
+                return True
+            case _Expect.AUDIO:
+                if not packet.is_complete:
+                    message = f"Opus: a packet of {packet.n_bytes} bytes; at most {_MAX_PACKET_BYTES} are allowed"
+                    raise BadAudioError(message)
+                return False
+
+    def _read_head(self, page: Page, head: bytes) -> None:
+        if len(head) < _HEAD.size or not head.startswith(_HEAD_MAGIC) or len(page.packets) != 1:
+            message = "Ogg: the stream is not Opus (its first page does not hold OpusHead alone)"
+            raise BadAudioError(message)
+        _, version, channels, pre_skip, _, gain_q8, mapping = _HEAD.unpack_from(head)
+        if version & _MAJOR_VERSION:
+            message = f"Opus: version {version} of the header is unknown; 0 to 15 are allowed"
+            raise BadAudioError(message)
+        if mapping != 0 or not 1 <= channels <= _MAX_CHANNELS:
+            message = f"Opus: {channels} channels with mapping family {mapping}; 1 or 2 with family 0 are allowed"
+            raise BadAudioError(message)
+        self._gain = np.float32(10.0 ** (gain_q8 / (20.0 * 256.0)))
+        self._skip_positions = pre_skip
