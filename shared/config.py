@@ -6,34 +6,49 @@ of the file. moshi-server's keys that have no effect on the batched path are che
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from shared.allowed import Choice, Expanded, Range, Shape
 from shared.credit import DEFAULT_WINDOW_FRAMES
 from shared.units import words_delay_frames
+
+Count = Annotated[int, Range(1, 1 << 31)]
+Bytes = Annotated[int, Range(1024, 1 << 40)]
+Period = Annotated[float, Range(1.0, above=True)]
+Seconds = Annotated[float, Range(0.0, above=True)]
+VocabularySize = Annotated[int, Range(4, 1 << 31)]
+"""Ids 0 (end of word) and 3 (padding) have a meaning, so there are at least four."""
+Patience = Annotated[float, Range(0.0)]
+"""Seconds that may be none."""
+FileReference = Annotated[str, Shape(r"[^\x00]+", 'a path or "hf://owner/repo/file"'), Expanded()]
+Route = Annotated[str, Shape(r"(/[A-Za-z0-9._~-]+)+/?", 'a path like "/api/asr-streaming"')]
+Key = Annotated[str, Shape(r"\S.*", "a text that starts with no space")]
+Folder = Annotated[str, Shape(r"[^\x00]+", "the path of a folder"), Expanded()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraHeadsConfig:
     """``[modules.NAME.model.extra_heads]``: the pause predictors."""
 
-    num_heads: int
-    dim: int
+    num_heads: Count
+    dim: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContinuousConditioner:
     """A conditioner of ``type = "ContinuousAttribute"``."""
 
-    dim: int
+    dim: Annotated[int, Range(4, 1 << 31)]
     scale_factor: float
-    max_period: float
+    max_period: Period
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LutConditioner:
     """A conditioner of ``type = "Lut"``."""
 
-    n_bins: int
-    dim: int
+    n_bins: Count
+    dim: Count
     possible_values: tuple[str, ...]
 
 
@@ -41,13 +56,13 @@ class LutConditioner:
 class TransformerConfig:
     """``[modules.NAME.model.transformer]``, the keys that matter."""
 
-    d_model: int
-    num_heads: int
-    num_layers: int
-    dim_feedforward: int
+    d_model: Count
+    num_heads: Count
+    num_layers: Count
+    dim_feedforward: Annotated[int, Range(2, 1 << 31)]
     """moshi-server's number, from which the hidden width follows: see ``hidden``."""
-    context: int
-    max_period: float
+    context: Count
+    max_period: Period
 
     @property
     def hidden(self) -> int:
@@ -61,10 +76,10 @@ class TransformerConfig:
 class LmConfig:
     """``[modules.NAME.model]``: the decoder-only language model."""
 
-    audio_vocab_size: int
-    text_in_vocab_size: int
-    text_out_vocab_size: int
-    audio_codebooks: int
+    audio_vocab_size: Annotated[int, Range(2, 1 << 16)]
+    text_in_vocab_size: VocabularySize
+    text_out_vocab_size: VocabularySize
+    audio_codebooks: Annotated[int, Range(1, 256)]
     transformer: TransformerConfig
     extra_heads: ExtraHeadsConfig | None = None
     conditioners: dict[str, ContinuousConditioner | LutConditioner] = field(default_factory=dict)
@@ -74,17 +89,17 @@ class LmConfig:
 class MimiConfig:
     """``[modules.NAME.mimi]``, ours: the size of the audio encoder; the defaults are the published one."""
 
-    n_filters: int = 64
-    ratios: tuple[int, ...] = (4, 5, 6, 8)
+    n_filters: Count = 64
+    ratios: tuple[Count, ...] = (4, 5, 6, 8)
     """In encoder order; their product times 2 is one frame, 1920 samples."""
-    dimension: int = 512
-    num_layers: int = 8
-    num_heads: int = 8
-    dim_feedforward: int = 2048
-    context: int = 250
-    max_period: float = 10_000.0
-    codebook_size: int = 2048
-    codebook_dim: int = 256
+    dimension: Count = 512
+    num_layers: Count = 8
+    num_heads: Count = 8
+    dim_feedforward: Count = 2048
+    context: Count = 250
+    max_period: Period = 10_000.0
+    codebook_size: Annotated[int, Range(1, 65_535)] = 2048
+    codebook_dim: Count = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,20 +107,20 @@ class ModuleConfig:
     """``[modules.NAME]`` with ``type = "BatchedAsr"``: one model behind one path."""
 
     name: str
-    path: str
-    lm_model_file: str
-    text_tokenizer_file: str
-    audio_tokenizer_file: str
-    asr_delay_in_tokens: int
-    batch_size: int
+    path: Route
+    lm_model_file: FileReference
+    text_tokenizer_file: FileReference
+    audio_tokenizer_file: FileReference
+    asr_delay_in_tokens: Annotated[int, Range(0, 10_000)]
+    batch_size: Annotated[int, Range(1, 16_384)]
     model: LmConfig
     mimi: MimiConfig = field(default_factory=MimiConfig)
-    temperature: float = 0.0
-    conditioning_delay: float | None = None
+    temperature: Annotated[float, Range(0.0, 100.0)] = 0.0
+    conditioning_delay: Annotated[float, Range(0.0, 60.0)] | None = None
     conditioning_learnt_padding: bool = False
-    log_frequency_s: float | None = None
-    dtype_override: str | None = None
-    silence_prefix_s: float = 0.0
+    log_frequency_s: Seconds | None = None
+    dtype_override: Annotated[str, Choice(("bf16", "f16", "f32"))] | None = None
+    silence_prefix_s: Annotated[float, Range(0.0, 60.0)] = 0.0
     """Ours: silence fed before files and for clients that ask (the 2.6B model wants 1.0)."""
 
     @property
@@ -118,33 +133,33 @@ class ModuleConfig:
 class GatewayConfig:
     """``[gateway]``, ours: the limits of one gateway process. Every key has a default."""
 
-    host: str = "127.0.0.1"
-    port: int = 8080
+    host: Annotated[str, Shape(r"\S+", "a host name or address")] = "127.0.0.1"
+    port: Annotated[int, Range(0, 65_535)] = 8080
     allow_no_keys: bool = False
     """Serve without ``authorized_ids``; only while bound to a loopback address."""
-    max_message_bytes: int = 1 << 20
-    max_buffered_audio_s: float = 60.0
+    max_message_bytes: Bytes = 1 << 20
+    max_buffered_audio_s: Seconds = 60.0
     """Decoded audio that may wait for credit in one session while ``audio_budget_bytes`` lasts."""
-    min_buffered_audio_s: float = 2.0
+    min_buffered_audio_s: Seconds = 2.0
     """Decoded audio that every session may hold, budget or not."""
-    audio_budget_bytes: int = 256 << 20
-    output_buffer_bytes: int = 64 << 10
-    slow_consumer_s: float = 15.0
-    ping_after_s: float = 10.0
-    silent_client_s: float = 20.0
-    idle_client_s: float = 120.0
-    slot_wait_s: float = 0.2
-    max_sessions: int = 4096
+    audio_budget_bytes: Bytes = 256 << 20
+    output_buffer_bytes: Bytes = 64 << 10
+    slow_consumer_s: Seconds = 15.0
+    ping_after_s: Seconds = 10.0
+    silent_client_s: Seconds = 20.0
+    idle_client_s: Seconds = 120.0
+    slot_wait_s: Patience = 0.2
+    max_sessions: Count = 4096
     """WebSocket sessions open at once in one gateway process."""
-    max_body_bytes: int = 64 << 20
-    max_file_s: float = 7200.0
-    decode_timeout_s: float = 60.0
-    body_timeout_s: float = 60.0
-    header_timeout_s: float = 10.0
-    file_queue_length: int = 64
-    file_wait_s: float = 100.0
-    drain_s: float = 10.0
-    spool_dir: str = ""
+    max_body_bytes: Bytes = 64 << 20
+    max_file_s: Seconds = 7200.0
+    decode_timeout_s: Seconds = 60.0
+    body_timeout_s: Seconds = 60.0
+    header_timeout_s: Seconds = 10.0
+    file_queue_length: Annotated[int, Range(0, 1 << 20)] = 64
+    file_wait_s: Patience = 100.0
+    drain_s: Patience = 10.0
+    spool_dir: Annotated[str, Expanded()] = ""
     """Folder for uploaded files; empty: the system's temporary folder."""
 
 
@@ -152,18 +167,18 @@ class GatewayConfig:
 class WorkerConfig:
     """``[worker]``, ours: the settings of one worker process. Every key has a default."""
 
-    device: str = "auto"
+    device: Annotated[str, Shape(r"auto|cpu|cuda(:\d+)?", '"auto", "cpu", "cuda" or "cuda:N"')] = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    threads: int = 1
+    threads: Annotated[int, Range(1, 1024)] = 1
     """Threads of one step on CPU."""
-    window_frames: int = DEFAULT_WINDOW_FRAMES
-    gateway_timeout_s: float = 5.0
-    drain_s: float = 30.0
-    max_sessions: int | None = None
+    window_frames: Annotated[int, Range(1, 65_535)] = DEFAULT_WINDOW_FRAMES
+    gateway_timeout_s: Seconds = 5.0
+    drain_s: Patience = 30.0
+    max_sessions: Count | None = None
     """Sessions admitted at once; default: the batch size."""
-    file_share: float = 0.25
+    file_share: Annotated[float, Range(0.0, 1.0)] = 0.25
     """Share of the slots that files may hold while live sessions want them; at least one slot."""
-    seed: int = 299_792_458
+    seed: Annotated[int, Range(0, (1 << 63) - 1)] = 299_792_458
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,10 +187,11 @@ class ServiceConfig:
 
     source: Path
     """The TOML file; relative paths that are not in the working directory are looked for beside it."""
-    static_dir: str
-    log_dir: str
-    instance_name: str
-    authorized_ids: tuple[str, ...]
+    static_dir: Folder
+    log_dir: Folder
+    """Relative to the working directory; made when it is missing."""
+    instance_name: Annotated[str, Shape(r"[^/\x00]+", 'a text without "/"'), Expanded()]
+    authorized_ids: tuple[Key, ...] = field(repr=False)
     modules: tuple[ModuleConfig, ...]
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
