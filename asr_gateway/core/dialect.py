@@ -1,0 +1,89 @@
+"""What a dialect is: client bytes in, the same few events out, and the way back.
+
+Sessions and shells know this protocol only; ``dialects/`` holds the implementations.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import AsrError
+from shared.messages import StepEvent
+
+
+@dataclass(frozen=True, slots=True)
+class OpusReceived:
+    """A piece of the client's Ogg Opus stream, cut anywhere."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerReceived:
+    """Echo ``id`` once all audio before it is processed."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushReceived:
+    """Bring the words of all audio before it out."""
+
+    id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResetReceived:
+    """Give the model a fresh state; times go on."""
+
+    id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InitReceived:
+    """Start afresh."""
+
+
+ClientEvent: TypeAlias = (
+    NDArray[np.float32] | OpusReceived | MarkerReceived | FlushReceived | ResetReceived | InitReceived
+)
+"""An array is audio, ``[n]`` at 24 kHz: there are so many that they get no wrapping."""
+
+
+PackPauses: TypeAlias = Callable[[NDArray[np.float32]], list[bytes]]
+"""Encodes the pauses ``[n, heads]`` of a whole step block at once: one piece for each row."""
+
+
+class Dialect(Protocol):
+    """Client bytes <-> events. Holds no state of a connection."""
+
+    def decode(self, data: bytes) -> ClientEvent:
+        """Return what one message says.
+
+        Raises:
+            BadMessageError: it is no message of this dialect; says what is wrong.
+        """
+        ...
+
+    def ready(self) -> bytes:
+        """Encode: the session has a fresh slot."""
+        ...
+
+    def pack_pauses(self, pauses: NDArray[np.float32]) -> list[bytes]:
+        """Encode the pauses ``[n, heads]`` of a step block, one piece for each row, for ``step``."""
+        ...
+
+    def step(self, step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> bytes:
+        """Encode: one frame of the client was processed."""
+        ...
+
+    def event(self, event: StepEvent) -> bytes:
+        """Encode a word, the end of a word, or the answer to a marker, flush or reset."""
+        ...
+
+    def error(self, error: AsrError) -> bytes:
+        """Encode: the session ends, and why."""
+        ...

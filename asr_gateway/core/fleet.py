@@ -1,0 +1,298 @@
+"""The workers a gateway knows, how busy they are, and who waits for a slot.
+
+    request ──► first-come queue ──► better of two random workers ──OpenSlot──► granted
+                    ▲      '──deadline──► RefuseSession                  │
+                    '───────────────── rejected ◄──── the worker has the last word
+
+A worker counts as alive while its own loop says so in time (``Load``); what it announced is its deadline, and two and a
+half of them make it dead. Before it judges, the gateway looks at its own lag: who did not listen cannot say that
+nobody spoke. Actions are returned for the shell to perform in order.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+from typing import Final, TypeAlias
+
+from shared.config import GatewayConfig
+from shared.errors import AsrError, NoFreeSlotError, WorkerLostError
+from shared.liveness import Liveness
+from shared.messages import REJECT_DRAINING, Load, SessionKind, Welcome
+from shared.units import SessionId
+
+DEAD_AFTER_DEADLINES: Final = 2.5
+FIRST_LOAD_S: Final = 5.0
+"""A welcomed worker's first Load has to come within this time."""
+ANSWER_S: Final = 2.0
+"""A worker has this long to answer an Open: it may be in the middle of a slow step."""
+MAX_LAG_S: Final = 0.5
+"""If this loop itself stood still for longer, nobody is judged in this turn."""
+
+WorkerId: TypeAlias = str
+"""How the gateway reaches a worker: its endpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSlot:
+    """Send the session's Open to the worker."""
+
+    session: SessionId
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseSession:
+    """Tell the client that there is no slot; if ``worker`` is given it was asked and must be told to forget it."""
+
+    session: SessionId
+    error: AsrError
+    worker: WorkerId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSession:
+    """The worker that held the session is gone."""
+
+    session: SessionId
+    error: AsrError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropWorker:
+    """The worker is dead: forget the connection and begin a new one."""
+
+    worker: WorkerId
+
+
+FleetAction: TypeAlias = OpenSlot | RefuseSession | EndSession | DropWorker
+
+
+@dataclass(slots=True, kw_only=True)
+class _Worker:
+    facts: Welcome
+    free: int
+    load: Load | None = None
+    full_for: set[SessionKind]
+    """Kinds that it rejected since its last Load."""
+
+    @property
+    def is_draining(self) -> bool:
+        return self.load is not None and self.load.draining
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    number: int
+    session: SessionId
+    module: str
+    kind: SessionKind
+    deadline: float
+    worker: WorkerId | None = None
+    """Who holds the session, or was asked to."""
+    answer_deadline: float = 0.0
+    """When the worker that was asked must have answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleLoad:
+    """How busy the workers of one module are, summed."""
+
+    n_workers: int
+    used_slots: int
+    total_slots: int
+    free_slots: int
+
+
+class Fleet:
+    """Places sessions on workers. Everything that takes ``now`` may return actions."""
+
+    def __init__(self, config: GatewayConfig, random: Random) -> None:
+        self._wait_s = {SessionKind.LIVE: config.slot_wait_s, SessionKind.FILE: config.file_wait_s}
+        self._file_queue_length = config.file_queue_length
+        self._random = random
+        self._workers: dict[WorkerId, _Worker] = {}
+        self._liveness: Liveness[WorkerId] = Liveness()
+        self._sessions: dict[SessionId, _Request] = {}
+        self._asked: dict[SessionId, _Request] = {}
+        self._n_requests = 0
+        self._queues: dict[tuple[str, SessionKind], deque[_Request]] = {}
+        self._judged_at: float | None = None
+
+    # --- workers ------------------------------------------------------------------------------------------
+
+    def welcomed(self, worker: WorkerId, facts: Welcome, now: float) -> list[FleetAction]:
+        """A worker is there; if another incarnation of it was known, that one is lost."""
+        known = self._workers.get(worker)
+        if known is not None and known.facts.worker == facts.worker:
+            return []
+        actions = self._lose(worker) if known is not None else []
+        self._workers[worker] = _Worker(facts=facts, free=facts.n_slots, full_for=set())
+        self._liveness.watch(worker, FIRST_LOAD_S, now)
+        return actions + self._serve(facts.module, now)
+
+    def loaded(self, worker: WorkerId, load: Load, now: float) -> list[FleetAction]:
+        """A worker's loop turned and says how busy it is."""
+        known = self._workers.get(worker)
+        if known is None:
+            return []
+        known.load = load
+        known.free = load.free - sum(request.worker == worker for request in self._asked.values())
+        known.full_for.clear()
+        self._liveness.watch(worker, DEAD_AFTER_DEADLINES * load.deadline_s, now)
+        return self._serve(known.facts.module, now)
+
+    def lost(self, worker: WorkerId, now: float) -> list[FleetAction]:
+        """A worker is gone; its sessions end, and who only waits for its answer waits on."""
+        known = self._workers.get(worker)
+        return self._lose(worker) + self._serve(known.facts.module, now) if known is not None else []
+
+    def expire(self, now: float) -> list[FleetAction]:
+        """Judge the workers, and end waits whose time is over. Hear what has arrived before you ask."""
+        actions: list[FleetAction] = []
+        lag_s = 0.0 if self._judged_at is None else now - self._judged_at
+        self._judged_at = now
+        if lag_s > MAX_LAG_S:
+            for worker in self._workers:
+                self._liveness.heard_from(worker, now)
+        for worker in self._liveness.expire(now):
+            actions.append(DropWorker(worker=worker))
+            actions.extend(self.lost(worker, now))
+        for queue in self._queues.values():
+            while queue and queue[0].deadline <= now:
+                actions.append(self._refuse(queue.popleft()))
+        actions.extend(self._expire_answers(now))
+        return actions
+
+    # --- sessions -----------------------------------------------------------------------------------------
+
+    def request(self, session: SessionId, module: str, kind: SessionKind, now: float) -> list[FleetAction]:
+        """A session wants a slot."""
+        self._n_requests += 1
+        deadline = now + self._wait_s[kind]
+        request = _Request(number=self._n_requests, session=session, module=module, kind=kind, deadline=deadline)
+        self._sessions[session] = request
+        queue = self._queues.setdefault((module, kind), deque())
+        if kind is SessionKind.FILE and len(queue) >= self._file_queue_length:
+            return [self._refuse(request)]
+        queue.append(request)
+        return self._serve(module, now)
+
+    def granted(self, session: SessionId) -> None:
+        """The worker has given the session a slot."""
+        self._asked.pop(session, None)
+
+    def rejected(self, session: SessionId, reason: str, free: int, now: float) -> list[FleetAction]:
+        """The worker that was asked has no slot: ask another, or wait on at the head of the queue."""
+        request = self._asked.get(session)
+        if request is None or request.worker is None:
+            return []
+        worker = self._workers[request.worker]
+        worker.free = free
+        worker.full_for.add(request.kind)
+        if reason == REJECT_DRAINING:
+            worker.full_for.update(SessionKind)
+        self._requeue(request)
+        return self._serve(request.module, now)
+
+    def released(self, session: SessionId) -> WorkerId | None:
+        """A session is over; return the worker that has to be told, if one holds it or was asked to."""
+        request = self._sessions.pop(session, None)
+        self._asked.pop(session, None)
+        if request is None:
+            return None
+        if request.worker is None:
+            self._queues[request.module, request.kind].remove(request)
+        return request.worker
+
+    def freed(self, worker: WorkerId, now: float) -> list[FleetAction]:
+        """The worker says that a slot of ours is free again."""
+        known = self._workers.get(worker)
+        if known is None:
+            return []
+        known.free = min(known.free + 1, known.facts.n_slots)
+        known.full_for.clear()
+        return self._serve(known.facts.module, now)
+
+    # --- what is known ------------------------------------------------------------------------------------
+
+    def facts(self, worker: WorkerId) -> Welcome:
+        """Return what a live worker said in its Welcome."""
+        return self._workers[worker].facts
+
+    def sessions_on(self, worker: WorkerId) -> list[SessionId]:
+        """Return the sessions that a worker holds or was asked to hold."""
+        return [request.session for request in self._sessions.values() if request.worker == worker]
+
+    def load_of(self, module: str) -> ModuleLoad:
+        """Return how busy the live workers of a module are; those that drain or never said how busy do not count."""
+        loads = [
+            (worker.load, worker.facts)
+            for worker in self._workers.values()
+            if worker.facts.module == module and worker.load is not None and not worker.load.draining
+        ]
+        return ModuleLoad(
+            n_workers=len(loads),
+            used_slots=sum(load.used for load, _ in loads),
+            total_slots=sum(facts.n_slots for _, facts in loads),
+            free_slots=sum(load.free for load, _ in loads),
+        )
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _serve(self, module: str, now: float) -> list[FleetAction]:
+        actions: list[FleetAction] = []
+        for kind in SessionKind:  # live before files
+            queue = self._queues.get((module, kind))
+            while queue:
+                worker = self._choose(module, kind)
+                if worker is None:
+                    break
+                request = queue.popleft()
+                request.worker, request.answer_deadline = worker, now + ANSWER_S
+                self._asked[request.session] = request
+                self._workers[worker].free -= 1
+                actions.append(OpenSlot(session=request.session, worker=worker))
+        return actions
+
+    def _choose(self, module: str, kind: SessionKind) -> WorkerId | None:
+        candidates = [
+            name
+            for name, worker in self._workers.items()
+            if worker.facts.module == module
+            and worker.free > 0
+            and kind not in worker.full_for
+            and not worker.is_draining
+        ]
+        if not candidates:
+            return None
+        pair = candidates if len(candidates) == 1 else self._random.sample(candidates, 2)
+        return max(pair, key=lambda name: self._workers[name].free)
+
+    def _requeue(self, request: _Request) -> None:
+        """Put a request back to where it stood: before everybody who came later."""
+        self._asked.pop(request.session)
+        request.worker = None
+        queue = self._queues[request.module, request.kind]
+        place = next((i for i, other in enumerate(queue) if other.number > request.number), len(queue))
+        queue.insert(place, request)
+
+    def _refuse(self, request: _Request) -> RefuseSession:
+        self._sessions.pop(request.session)
+        self._asked.pop(request.session, None)
+        return RefuseSession(session=request.session, error=NoFreeSlotError(), worker=request.worker)
+
+    def _lose(self, worker: WorkerId) -> list[FleetAction]:
+        self._workers.pop(worker)
+        self._liveness.forget(worker)
+        actions: list[FleetAction] = []
+        for request in [r for r in self._sessions.values() if r.worker == worker]:
+            if request.session in self._asked:
+                self._requeue(request)
+                continue
+            self._sessions.pop(request.session)
+            error = WorkerLostError("the worker that held this session was lost; please open a new session")
+            actions.append(EndSession(session=request.session, error=error))
+        return actions
+
+    def _expire_answers(self, now: float) -> list[FleetAction]:
+        return [self._refuse(request) for request in list(self._asked.values()) if request.answer_deadline <= now]

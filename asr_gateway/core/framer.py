@@ -1,0 +1,85 @@
+"""Re-framing: audio that arrives in pieces of any length leaves in whole frames.
+
+    push ──► [k, 1920] views of what was pushed ──► take
+        '──► the partial frame, until it is full
+
+Whole frames are never copied here: a piece that starts on a frame boundary is cut into views. Only the samples of the
+partial frame are.
+"""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.units import FRAME_SAMPLES
+
+
+class Framer:
+    """Audio of one session that waits to be sent: whole frames, and at the end one partial frame."""
+
+    __slots__ = ("_frames", "_partial", "n_frames", "n_partial")
+
+    def __init__(self) -> None:
+        self._frames: deque[NDArray[np.float32]] = deque()
+        self._partial = np.empty(FRAME_SAMPLES, np.float32)
+        self.n_frames = 0
+        """Whole frames waiting."""
+        self.n_partial = 0
+        """Samples of the partial frame, less than one frame."""
+
+    @property
+    def n_samples(self) -> int:
+        """Samples waiting, the partial frame included."""
+        return self.n_frames * FRAME_SAMPLES + self.n_partial
+
+    def push(self, pcm: NDArray[np.float32]) -> None:
+        """Append samples ``[n]``; the array is kept and must not change afterwards."""
+        if self.n_partial:
+            head = pcm[: FRAME_SAMPLES - self.n_partial]
+            self._append_partial(head)
+            pcm = pcm[len(head) :]
+        n_whole, n_rest = divmod(len(pcm), FRAME_SAMPLES)
+        if n_whole:
+            self._frames.append(pcm[: n_whole * FRAME_SAMPLES].reshape(n_whole, FRAME_SAMPLES))
+            self.n_frames += n_whole
+        if n_rest:
+            self._append_partial(pcm[-n_rest:])
+
+    def _append_partial(self, pcm: NDArray[np.float32]) -> None:
+        end = self.n_partial + len(pcm)
+        self._partial[self.n_partial : end] = pcm
+        if end < FRAME_SAMPLES:
+            self.n_partial = end
+            return
+        self._frames.append(self._partial.reshape(1, FRAME_SAMPLES))
+        self._partial = np.empty(FRAME_SAMPLES, np.float32)
+        self.n_frames += 1
+        self.n_partial = 0
+
+    def pad(self) -> int:
+        """Fill the partial frame, if there is one, with zeros and return how many."""
+        n_zeros = -self.n_partial % FRAME_SAMPLES
+        if n_zeros:
+            self._append_partial(np.zeros(n_zeros, np.float32))
+        return n_zeros
+
+    def take(self, n_frames: int) -> list[NDArray[np.float32]]:
+        """Remove the oldest ``n_frames`` whole frames (there must be as many) and return them as ``[k, 1920]``."""
+        assert n_frames <= self.n_frames, "only what is waiting can be taken"
+        self.n_frames -= n_frames
+        taken: list[NDArray[np.float32]] = []
+        while n_frames:
+            piece = self._frames.popleft()
+            if len(piece) > n_frames:
+                self._frames.appendleft(piece[n_frames:])
+                piece = piece[:n_frames]
+            taken.append(piece)
+            n_frames -= len(piece)
+        return taken
+
+    def clear(self) -> None:
+        """Forget everything that waits."""
+        self._frames.clear()
+        self.n_frames = 0
+        self.n_partial = 0

@@ -1,0 +1,48 @@
+"""What one worker is sent in one turn of the gateway's loop: messages, then one block with everybody's new frames.
+
+Messages may go ahead of the frames that they stand behind: each names the frame at which it takes effect.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.messages import AudioBlock, Flush, Marker, Reset
+from shared.units import Epoch, FrameIndex, SessionId
+
+
+class Outbound:
+    """Collects what the sessions of one worker have to send; ``take`` in session.py fills it."""
+
+    __slots__ = ("_epochs", "_frames", "_pcm", "_sessions", "controls", "room")
+
+    def __init__(self, max_frames: int) -> None:
+        self.controls: list[Marker | Flush | Reset] = []
+        self.room = max_frames
+        """Frames that still fit into the block."""
+        self._sessions: list[int] = []
+        self._epochs: list[int] = []
+        self._frames: list[int] = []
+        self._pcm: list[NDArray[np.float32]] = []
+
+    def add_frames(self, session: SessionId, epoch: Epoch, first: FrameIndex, pcm: list[NDArray[np.float32]]) -> None:
+        """Append the frames of one session, ``[k, 1920]`` each piece; ``first`` is the index of the first."""
+        index: int = first
+        for piece in pcm:
+            n_frames = len(piece)
+            self._sessions.extend([session] * n_frames)
+            self._epochs.extend([epoch] * n_frames)
+            self._frames.extend(range(index, index + n_frames))
+            self._pcm.append(piece)
+            index += n_frames
+        self.room -= index - first
+
+    def block(self) -> AudioBlock | None:
+        """Return the block of all frames, or None if there are none."""
+        if not self._pcm:
+            return None
+        return AudioBlock(
+            sessions=np.array(self._sessions, np.int64),
+            epochs=np.array(self._epochs, np.int32),
+            frames=np.array(self._frames, np.int64),
+            pcm=self._pcm[0] if len(self._pcm) == 1 else np.concatenate(self._pcm),
+        )
