@@ -1,0 +1,55 @@
+"""The command ``asr``. What the user did wrong ends it with one message; only the chosen command is loaded."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Final
+
+from asr_cli.usage import UsageError
+from shared.errors import AsrError
+
+COMMANDS: Final = {
+    "serve": "run the service on this machine: one gateway and its workers",
+    "transcribe": "transcribe audio files with a running service",
+    "validate": "check configuration files without starting anything",
+    "fetch": "download a configuration's model files ahead of time",
+    "doctor": "say what this machine can do",
+}
+"""Module of each command under ``asr_cli``, and what it does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    args = make_parser(words[0] if words else "").parse_args(words)
+    try:
+        return int(args.run(args))
+    except (UsageError, AsrError) as error:
+        print(f"asr: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def make_parser(chosen: str) -> argparse.ArgumentParser:
+    """Return the parser of all commands; only the ``chosen`` one's module is loaded and knows its flags."""
+    parser = argparse.ArgumentParser(prog="asr", description="Streaming speech-to-text: the service and its tools.")
+    parser.add_argument("--version", action="version", version=f"asr {version('asr-streaming')}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        if name == chosen:
+            importlib.import_module(f"asr_cli.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Become another program that cannot outlive its parent.
+
+    python -m asr_cli.child PARENT_PID PROGRAM ARGUMENT...
+
+The kernel is asked to kill this process when its parent dies, however that dies; then the program takes its place.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+"""Source: linux/prctl.h. The setting survives exec."""
+
+
+def main() -> None:
+    """Bind this process's life to its parent's and run the program."""
+    parent, *command = sys.argv[1:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    # The parent may have died before the kernel knew.
+    if os.getppid() != int(parent):
+        sys.exit(1)
+    os.execv(command[0], command)  # noqa: S606 - the supervisor says what to run
+
+
+if __name__ == "__main__":
+    main()

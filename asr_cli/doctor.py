@@ -1,0 +1,112 @@
+"""``asr doctor``: what this machine can do, and what it lacks."""
+
+import argparse
+import ctypes.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from asr_cli.capacity import memory_need
+from asr_cli.serve import demo_config
+from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, probe_torch
+from asr_cli.usage import from_environment
+from shared.config import ModuleConfig
+from shared.config_file import load_config
+
+PACKAGES: Final = ("aiohttp", "librosa", "msgpack", "numpy", "opuslib", "pyzmq", "soundfile", "soxr")
+BYTES_PER_NUMBER: Final = {"f32": 4, "bf16": 2, "f16": 2}
+GB: Final = 1e9
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command and its flags."""
+    parser = subparsers.add_parser(
+        "doctor",
+        description="Say what this machine can do: libraries, device, number type, memory, and how many slots of a "
+        "configuration fit into it. The exit status is 1 if something that the service needs is missing.",
+    )
+    parser.add_argument("--config", default=from_environment("config"), help="TOML file (default: the demo model)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line for each fact."""
+    config_path = demo_config() if args.config is None else Path(args.config)
+    config = load_config(config_path, os.environ).service
+    torch = probe_torch()
+    missing = [*report_system(), *report_packages(), *report_torch(torch)]
+    for module in config.modules:
+        for line in capacity_lines(module, torch.devices):
+            print_fact(f"{config_path.name} [{module.name}]", line)
+    for name in missing:
+        print_fact("missing", name)
+    return 1 if missing else 0
+
+
+def print_fact(name: str, value: str) -> None:
+    """Print one line of the report."""
+    print(f"{name + ':':<24} {value}")
+
+
+def report_system() -> Iterator[str]:
+    """Print what the machine is; yield what it lacks."""
+    print_fact("python", f"{platform.python_version()} on {platform.platform()}")
+    print_fact("processor", f"{os.cpu_count()} cores, {free_memory_bytes() / GB:.1f} GB of memory free")
+    opus = ctypes.util.find_library("opus")
+    print_fact("libopus", opus or "not found")
+    if opus is None:
+        yield "libopus, for OggOpus audio (Debian, Ubuntu: apt-get install libopus0)"
+    print_fact("nvidia driver", shutil.which("nvidia-smi") or "none")
+
+
+def free_memory_bytes() -> int:
+    """Return how much memory programs can still take, file caches included where the kernel says."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def report_packages() -> Iterator[str]:
+    """Print the versions of the libraries; yield those that are not installed."""
+    for name in PACKAGES:
+        try:
+            print_fact(name, version(name))
+        except PackageNotFoundError:
+            print_fact(name, "not installed")
+            yield f"the Python package {name}"
+
+
+def report_torch(torch: TorchFacts) -> Iterator[str]:
+    """Print what torch can use; yield it if it is not there."""
+    if torch.version is None:
+        print_fact("torch", f"does not work: {torch.trouble}")
+        yield "torch, for workers"
+        return
+    print_fact("torch", torch.version)
+    if not torch.devices:
+        print_fact("device", f"cpu, language model in {lm_dtype(None)}")
+    for index, device in enumerate(torch.devices):
+        major, minor = device.capability
+        memory = f"{device.free_bytes / GB:.1f} of {device.total_bytes / GB:.1f} GB free"
+        dtype = lm_dtype(device.capability)
+        print_fact(f"cuda:{index}", f"{device.name}, compute capability {major}.{minor}, {memory}, {dtype}")
+
+
+def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...]) -> Iterator[str]:
+    """Yield how many slots of ``module`` fit, on each GPU or on the CPU. Memory only: speed is another matter."""
+    places = [(f"cuda:{i}", device.free_bytes, lm_dtype(device.capability)) for i, device in enumerate(devices)]
+    for place, free_bytes, default_dtype in places or [("cpu", free_memory_bytes(), lm_dtype(None))]:
+        dtype = module.dtype_override or default_dtype
+        need = memory_need(module, lm_bytes_per_number=BYTES_PER_NUMBER[dtype], on_gpu=bool(devices))
+        yield (
+            f"{need.slots_that_fit(free_bytes)} slots would fit into the memory of {place} (batch_size is "
+            f"{module.batch_size}; weights {need.weights / GB:.2f} GB, {need.per_slot / 1e6:.1f} MB for each slot, "
+            f"{dtype})"
+        )

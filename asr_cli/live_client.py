@@ -1,0 +1,159 @@
+"""One live session as a client: audio out, messages in, over the WebSocket protocol of the README."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_cli.usage import UsageError
+from shared.units import FRAME_SAMPLES, SAMPLE_RATE
+
+DEFAULT_PATH: Final = "/api/asr-streaming"
+SILENT_SERVICE_S: Final = 60.0
+"""A service pings every 10 s: one that is silent for longer than this has gone."""
+FLUSH_ID: Final = 1
+
+OnMessage = Callable[[Mapping[str, Any]], None]
+
+
+def session_url(url: str, scheme: str) -> str:
+    """Return the address of a route: ``url`` with ``scheme`` (``ws``, ``http``), and the usual path if it has none.
+
+    Raises:
+        UsageError: no host in it, or a scheme that is none of http, https, ws, wss.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
+        message = f"{url!r} is no address of a service: expected something like http://127.0.0.1:8080"
+        raise UsageError(message)
+    secure = "s" if parts.scheme in {"https", "wss"} else ""
+    path = parts.path if parts.path.strip("/") else DEFAULT_PATH
+    return urlunsplit((scheme + secure, parts.netloc, path, parts.query, ""))
+
+
+def encode_audio(pcm: NDArray[np.float32]) -> bytes:
+    """Return an ``Audio`` message: what msgpack makes of a list of float32, but without making the list."""
+    items = np.empty(len(pcm), dtype=[("tag", "u1"), ("value", ">f4")])
+    items["tag"] = 0xCA
+    items["value"] = pcm
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack_map_header(2)
+    for word in ("type", "Audio", "pcm"):
+        packer.pack(word)
+    packer.pack_array_header(len(pcm))
+    return bytes(packer.bytes()) + items.tobytes()
+
+
+async def transcribe_live(
+    pieces: Iterator[NDArray[np.float32]], *, url: str, key: str, rtf: float, on_message: OnMessage
+) -> None:
+    """Send the audio and hand every message to ``on_message`` until the service has said the last word.
+
+    Args:
+        pieces: 24 kHz mono float32, cut anywhere.
+        url: of the service.
+        key: one of its authorized_ids.
+        rtf: how many seconds of audio to send in one second; 0 for as fast as the service takes it.
+        on_message: called for each message as it comes.
+
+    Raises:
+        UsageError: no service there, the key refused, no free slot, or an error that the service reported.
+    """
+    async with (
+        connection() as http,
+        http.ws_connect(
+            session_url(url, "ws"), headers={"kyutai-api-key": key}, receive_timeout=SILENT_SERVICE_S, max_msg_size=0
+        ) as socket,
+    ):
+        await receive_until("Ready", socket, on_message)
+        tasks = [
+            asyncio.create_task(send(pieces, socket, rtf)),
+            asyncio.create_task(receive_until("Flushed", socket, on_message)),
+        ]
+        try:
+            # A file that turns out to be broken must not leave the receiver waiting, nor the other way round.
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def send(pieces: Iterator[NDArray[np.float32]], socket: aiohttp.ClientWebSocketResponse, rtf: float) -> None:
+    """Send the audio frame by frame, then ask for what is still inside the model."""
+    loop = asyncio.get_running_loop()
+    started_at, sent_samples = loop.time(), 0
+    # A connection that closes is explained by what the receiver reads last.
+    with suppress(ConnectionError, aiohttp.ClientError):
+        for piece in pieces:
+            for start in range(0, len(piece), FRAME_SAMPLES):
+                frame = piece[start : start + FRAME_SAMPLES]
+                await socket.send_bytes(encode_audio(frame))
+                sent_samples += len(frame)
+                if rtf > 0:
+                    await asyncio.sleep(started_at + sent_samples / SAMPLE_RATE / rtf - loop.time())
+        await socket.send_bytes(msgpack.packb({"type": "Flush", "id": FLUSH_ID}))
+
+
+async def receive_until(wanted: str, socket: aiohttp.ClientWebSocketResponse, on_message: OnMessage) -> None:
+    """Hand on messages until one of type ``wanted`` came.
+
+    Raises:
+        UsageError: the service reported an error or closed the connection first.
+    """
+    while True:
+        packet = await socket.receive()
+        if packet.type is not aiohttp.WSMsgType.BINARY:
+            message = f"the service closed the connection (code {socket.close_code}) before {wanted}"
+            raise UsageError(message)
+        fields = msgpack.unpackb(packet.data)
+        if fields["type"] == "Error":
+            message = f"the service says: {fields['message']}"
+            raise UsageError(message)
+        on_message(fields)
+        if fields["type"] == wanted:
+            return
+
+
+async def transcribe_by_post(path: Path, *, url: str, key: str) -> list[dict[str, Any]]:
+    """Send the file as it is and return the messages that came back.
+
+    Raises:
+        UsageError: no service there, or it refused the file; says why.
+    """
+    async with connection() as http:
+        with path.open("rb") as body:
+            async with http.post(session_url(url, "http"), data=body, headers={"kyutai-api-key": key}) as answer:
+                text = await answer.text()
+                if not answer.ok:
+                    message = f"{path}: the service answered {answer.status}: {text.strip() or answer.reason}"
+                    raise UsageError(message)
+                messages: list[dict[str, Any]] = json.loads(text)
+                return messages
+
+
+@asynccontextmanager
+async def connection() -> AsyncIterator[aiohttp.ClientSession]:
+    """Yield an HTTP client whose failures are UsageErrors."""
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)) as http:
+            yield http
+    except aiohttp.WSServerHandshakeError as error:
+        reason = "the service does not know this key" if error.status == 401 else f"the service answered {error.status}"  # noqa: PLR2004
+        raise UsageError(reason) from error
+    except TimeoutError as error:
+        message = f"the service was silent for {SILENT_SERVICE_S:g} s"
+        raise UsageError(message) from error
+    except (aiohttp.ClientError, OSError) as error:
+        message = f"no service can be reached there: {error}"
+        raise UsageError(message) from error

@@ -1,0 +1,145 @@
+"""Run the children that the supervision decides on: start, watch, signal, and say on the terminal what happens.
+
+Knows processes, signals and the clock; decides nothing.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import assert_never
+
+from asr_cli.readiness import url, wait_until_ready
+from asr_cli.supervision import (
+    AnnounceRestart,
+    ChildExited,
+    Event,
+    Finish,
+    SignalChild,
+    StartChild,
+    StopRequested,
+    Supervision,
+    TimePassed,
+)
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def say(line: str) -> None:
+    """Tell the operator."""
+    print(f"asr: {line}", flush=True)
+
+
+class ProcessGroup:
+    """The running children of one supervisor.
+
+    Args:
+        supervision: who decides.
+        commands: the command line of each child, by name.
+        host, port: where the gateway listens.
+        title: what the service is, for the line that says that it is ready.
+    """
+
+    def __init__(
+        self, *, supervision: Supervision, commands: Mapping[str, Sequence[str]], host: str, port: int, title: str
+    ) -> None:
+        self._supervision = supervision
+        self._commands = commands
+        self._address = (host, port)
+        self._title = title
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._announcer: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Run until a signal ends it; return the exit status. No child is left when it returns."""
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._events.put_nowait, StopRequested())
+        try:
+            return await self._turn()
+        finally:
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+            await self._end()
+
+    async def _turn(self) -> int:
+        actions = self._supervision.start(now=time.monotonic())
+        self._announce_when_ready()
+        while True:
+            for action in actions:
+                if isinstance(action, Finish):
+                    return action.status
+                await self._perform(action)
+            event = await self._next_event()
+            if isinstance(event, StopRequested):
+                say("stopping: the sessions that run may finish; once more to stop at once")
+            actions = self._supervision.handle(event, now=time.monotonic())
+
+    async def _next_event(self) -> Event:
+        deadline = self._supervision.next_deadline()
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            return await asyncio.wait_for(self._events.get(), timeout_s)
+        except TimeoutError:
+            return TimePassed()
+
+    async def _perform(self, action: StartChild | SignalChild | AnnounceRestart) -> None:
+        match action:
+            case StartChild(name=name):
+                await self._start(name)
+            case SignalChild(name=name, signal=number):
+                # It may have ended a moment ago; then its exit is already in the queue.
+                with suppress(ProcessLookupError):
+                    self._children[name].send_signal(number)
+            case AnnounceRestart(name=name, status=status, delay_s=delay_s):
+                say(f"{name} {how_it_ended(status)}; starting it again in {delay_s:g} s")
+                self._announce_when_ready()
+            case _:
+                assert_never(action)
+
+    async def _start(self, name: str) -> None:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "asr_cli.child", str(os.getpid()), *self._commands[name]),
+            stdin=asyncio.subprocess.DEVNULL,
+            # A group of its own: Ctrl-C on the terminal reaches this process only, which stops the others in order.
+            start_new_session=True,
+        )
+        self._children[name] = child
+        task = asyncio.create_task(self._watch(name, child))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, name: str, child: asyncio.subprocess.Process) -> None:
+        status = await child.wait()
+        self._events.put_nowait(ChildExited(name=name, status=status))
+
+    def _announce_when_ready(self) -> None:
+        if self._announcer is None or self._announcer.done():
+            self._announcer = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        host, port = self._address
+        await wait_until_ready(host, port)
+        say(f"ready: {self._title} on {url(host, port)} - Ctrl-C stops it")
+
+    async def _end(self) -> None:
+        tasks = [*self._tasks, *([self._announcer] if self._announcer else [])]
+        for child in self._children.values():
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def how_it_ended(status: int) -> str:
+    """Put the exit status of a child into words; a negative one is the signal that ended it."""
+    if status >= 0:
+        return f"ended with status {status}"
+    return f"was ended by {signal.Signals(-status).name}"

@@ -1,0 +1,40 @@
+"""Ask a service whether it can take a session. A bare GET, so that the supervisor needs no HTTP library."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+POLL_S: Final = 0.1
+ANSWER_TIMEOUT_S: Final = 2.0
+
+
+async def wait_until_ready(host: str, port: int) -> None:
+    """Return when ``/readyz`` answers 200; until then ask again and again."""
+    while not await is_ready(host, port):  # noqa: ASYNC110 - another process becomes ready, not a task of this one
+        await asyncio.sleep(POLL_S)
+
+
+async def is_ready(host: str, port: int) -> bool:
+    """Return whether ``/readyz`` answers 200 now."""
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await _get_status(host, port) == b"200"
+    except (OSError, TimeoutError):
+        return False
+
+
+async def _get_status(host: str, port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(f"GET /readyz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        status_line = await reader.readline()
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    return status_line.split(b" ")[1] if b" " in status_line else b""
+
+
+def url(host: str, port: int) -> str:
+    """Return the address as a URL; an IPv6 address stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

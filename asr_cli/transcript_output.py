@@ -1,0 +1,110 @@
+"""A transcript for people and programs: while it grows, on a terminal; at the end, as a file."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, TextIO
+
+from asr_cli.subtitles import make_cues, to_srt, to_vtt
+from asr_cli.transcript import TimedWord, plain_text
+from shared.units import FRAME_RATE
+
+STATUS_CHARS: Final = 78
+
+
+class View(Protocol):
+    """Shows a transcript while it grows."""
+
+    def show(self, message: Mapping[str, Any]) -> None:
+        """Take notice of one message of the service."""
+
+    def end(self, elapsed_s: float) -> None:
+        """Say that it is complete, and how long it took."""
+
+
+class LiveWords:
+    """Prints each word as it comes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._gap = ""
+
+    def show(self, message: Mapping[str, Any]) -> None:
+        """Print the word, if it is one."""
+        if message["type"] == "Word":
+            self._stream.write(self._gap + message["text"])
+            self._stream.flush()
+            self._gap = " "
+
+    def end(self, elapsed_s: float) -> None:  # noqa: ARG002 - the words are all that was asked for
+        """End the line."""
+        self._stream.write("\n")
+
+
+class StatusLine:
+    """One line on a terminal that says how far it is, and the last words; nothing where there is no terminal."""
+
+    def __init__(self, stream: TextIO, *, name: str, duration_s: float) -> None:
+        self._stream = stream
+        self._name = name
+        self._duration_s = duration_s
+        self._processed_s = 0.0
+        self._words: list[str] = []
+
+    def show(self, message: Mapping[str, Any]) -> None:
+        """Draw the line again if the message changes it."""
+        match message["type"]:
+            case "Step":
+                self._processed_s = message["step_idx"] / FRAME_RATE
+            case "Word":
+                self._words = [*self._words[-9:], message["text"]]
+            case "EndWord":
+                # A model without pause predictors sends no steps; the words tell as well.
+                self._processed_s = max(self._processed_s, message["stop_time"])
+            case _:
+                return
+        share = min(1.0, self._processed_s / max(self._duration_s, 1e-3))
+        self._draw(f"{self._name} {share:4.0%} {' '.join(self._words)}")
+
+    def end(self, elapsed_s: float) -> None:
+        """Leave a line that says how long it took."""
+        self._draw(f"{self._name}: {self._duration_s:.1f} s of audio in {elapsed_s:.1f} s")
+        if self._stream.isatty():
+            self._stream.write("\n")
+
+    def _draw(self, line: str) -> None:
+        if self._stream.isatty():
+            # Back to the first column, the line, and clear what an older one left behind.
+            self._stream.write(f"\r{line[:STATUS_CHARS]}\x1b[K")
+            self._stream.flush()
+
+
+def render_text(_name: Path, _duration_s: float, words: Sequence[TimedWord]) -> str:
+    """Return the words as one line."""
+    return plain_text(words) + "\n"
+
+
+def render_json(name: Path, duration_s: float, words: Sequence[TimedWord]) -> str:
+    """Return one JSON object on one line."""
+    timed = [{"text": word.text, "start": word.start_s, "end": word.end_s} for word in words]
+    document = {"file": str(name), "duration": round(duration_s, 3), "text": plain_text(words), "words": timed}
+    return json.dumps(document, ensure_ascii=False) + "\n"
+
+
+def render_srt(_name: Path, _duration_s: float, words: Sequence[TimedWord]) -> str:
+    """Return a SubRip file."""
+    return to_srt(make_cues(words))
+
+
+def render_vtt(_name: Path, _duration_s: float, words: Sequence[TimedWord]) -> str:
+    """Return a WebVTT file."""
+    return to_vtt(make_cues(words))
+
+
+RENDERERS: Final[Mapping[str, Callable[[Path, float, Sequence[TimedWord]], str]]] = {
+    "text": render_text,
+    "json": render_json,
+    "srt": render_srt,
+    "vtt": render_vtt,
+}
+SUFFIXES: Final = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
