@@ -1,0 +1,192 @@
+"""From a module's configuration and its three files to a model that is ready to step.
+
+The sizes of the configuration are compared with the headers of the files before any memory is taken; everything that
+is wrong with all three files is one error.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import torch
+from torch import Tensor
+
+from asr_worker.core.model import ModelFacts
+from asr_worker.model.checkpoint import Header, Need, fill, problems_of, read_header
+from asr_worker.model.conditioner import condition_need
+from asr_worker.model.device_step import DeviceStep
+from asr_worker.model.lm import LanguageModel
+from asr_worker.model.mimi import LATENTS_PER_FRAME, MimiEncoder
+from asr_worker.model.needs import hidden_width, lm_needs, mimi_needs
+from asr_worker.model.placement import choose_device, choose_dtype
+from asr_worker.model.sampling import Sampler
+from asr_worker.model.step import TorchAsrModel
+from asr_worker.model.tokens import Tokenizer
+from shared.config import ModuleConfig
+from shared.errors import CheckpointError
+
+PAUSE_HORIZONS_S: Final = (0.5, 1.0, 2.0, 3.0)
+"""What the published models' heads predict a pause of."""
+
+_SAMPLE_BYTES: Final = 4096
+_N_SAMPLES: Final = 16
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """The three files of a module, on this machine."""
+
+    lm: Path
+    mimi: Path
+    tokenizer: Path
+
+
+def load_model(module: ModuleConfig, files: ModelFiles, *, device: str, threads: int, seed: int) -> TorchAsrModel:
+    """Load a module's model and warm it up.
+
+    Sets the process's number of torch threads and switches off its use of TF32.
+
+    Args:
+        module: sizes and settings.
+        files: as the module names them, fetched and resolved.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of one step on CPU.
+        seed: of the sampling noise.
+
+    Raises:
+        CheckpointError: something is wrong with the files; names everything.
+        ConfigError: the device, the dtype or a condition is impossible.
+        ModelFaultError: the device failed.
+    """
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    place = choose_device(device)
+    dtype, warnings = choose_dtype(place, module.dtype_override)
+    lm_header, mimi_header, tokenizer = _open_files(files)
+    problems, tokenizer_warnings = _tokenizer_problems(files, tokenizer, module.model.text_out_vocab_size)
+    hidden = hidden_width(module.model.transformer, lm_header)
+
+    def build(where: torch.device) -> tuple[LanguageModel, MimiEncoder]:
+        with where:
+            lm = LanguageModel(module.model, hidden=hidden, dtype=dtype)
+            mimi = MimiEncoder(module.mimi, module.model.audio_codebooks)
+        return lm.requires_grad_(requires_grad=False), mimi.requires_grad_(requires_grad=False)
+
+    # First without memory, only to compare shapes.
+    lm, mimi = build(torch.device("meta"))
+    problems += problems_of(lm_header, _lm_needs(module, lm))
+    problems += problems_of(mimi_header, mimi_needs(mimi))
+    if problems:
+        raise CheckpointError(*problems)
+    lm, mimi = build(place)
+    fill(lm_header, _lm_needs(module, lm))
+    fill(mimi_header, mimi_needs(mimi))
+    model = TorchAsrModel(
+        step=DeviceStep(
+            lm=lm,
+            mimi=mimi,
+            sampler=Sampler(temperature=module.temperature, seed=seed, device=place),
+            n_slots=module.batch_size,
+        ),
+        tokenizer=tokenizer,
+        facts=_facts(module, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
+        n_text_tokens=module.model.text_out_vocab_size,
+        codebook_size=module.mimi.codebook_size,
+        warnings=(*warnings, *tokenizer_warnings),
+    )
+    model.start()
+    return model
+
+
+def fingerprint(module: ModuleConfig, lm: Header, mimi: Header, tokenizer: Path) -> str:
+    """Return a sha256 over what decides a model's words: sizes, settings, files.
+
+    Of the weights it covers the headers, the sizes and 16 samples of 4 KiB spread over the file, not every byte:
+    hashing gigabytes would delay each start. Two files that differ elsewhere only have the same fingerprint.
+    """
+    digest = hashlib.sha256()
+    settings = {
+        "model": asdict(module.model),
+        "mimi": asdict(module.mimi),
+        "delay_frames": module.delay_frames,
+        "temperature": module.temperature,
+        "conditioning_delay": module.conditioning_delay,
+        "conditioning_learnt_padding": module.conditioning_learnt_padding,
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for header in (lm, mimi):
+        digest.update(header.file_bytes.to_bytes(8, "little"))
+        digest.update(header.raw)
+        data_start = header.file_bytes - header.data_bytes
+        with header.path.open("rb") as file:
+            for i in range(_N_SAMPLES):
+                file.seek(data_start + i * header.data_bytes // _N_SAMPLES)
+                digest.update(file.read(_SAMPLE_BYTES))
+    digest.update(tokenizer.read_bytes())
+    return digest.hexdigest()
+
+
+def _open_files(files: ModelFiles) -> tuple[Header, Header, Tokenizer]:
+    """Open all three files, or say of all three what is wrong."""
+    problems: list[str] = []
+
+    def attempt(opener: Callable[[], T]) -> T | None:
+        try:
+            return opener()
+        except CheckpointError as error:
+            problems.extend(error.problems)
+            return None
+
+    lm = attempt(lambda: read_header("lm_model_file", files.lm))
+    mimi = attempt(lambda: read_header("audio_tokenizer_file", files.mimi))
+    tokenizer = attempt(lambda: Tokenizer(files.tokenizer))
+    if lm is None or mimi is None or tokenizer is None:
+        raise CheckpointError(*problems)
+    return lm, mimi, tokenizer
+
+
+def _tokenizer_problems(files: ModelFiles, tokenizer: Tokenizer, vocabulary: int) -> tuple[list[str], list[str]]:
+    """Compare the tokenizer with the model's vocabulary; return problems and warnings.
+
+    A model may have a few tokens more than pieces (padded tables); pieces that no token can mean are another model's.
+    """
+    what = (
+        f"text_tokenizer_file {files.tokenizer}: has {tokenizer.n_pieces} pieces, text_out_vocab_size is {vocabulary}"
+    )
+    if tokenizer.n_pieces > vocabulary:
+        return [what], []
+    if tokenizer.n_pieces < vocabulary:
+        return [], [f"{what}; tokens without a piece will have no text"]
+    return [], []
+
+
+def _lm_needs(module: ModuleConfig, lm: LanguageModel) -> list[Need]:
+    """Return the language model's needs and, for models that have one, the condition's."""
+
+    def put_condition(condition: Tensor) -> None:
+        lm.condition = condition.to(lm.text_emb.device, lm.text_emb.dtype)
+
+    condition = condition_need(module, put_condition)
+    return [*lm_needs(lm), *([condition] if condition else [])]
+
+
+def _facts(module: ModuleConfig, digest: str, device: torch.device, dtype: torch.dtype) -> ModelFacts:
+    n_heads = module.model.extra_heads.num_heads if module.model.extra_heads else 0
+    return ModelFacts(
+        n_slots=module.batch_size,
+        n_heads=n_heads,
+        n_codebooks=module.model.audio_codebooks,
+        delay_frames=module.delay_frames,
+        context_frames=module.model.transformer.context,
+        codec_context_frames=-(-module.mimi.context // LATENTS_PER_FRAME),
+        pause_horizons_s=PAUSE_HORIZONS_S if n_heads == len(PAUSE_HORIZONS_S) else (),
+        fingerprint=digest,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+    )

@@ -1,0 +1,114 @@
+"""The Mimi audio encoder: one frame of 1920 samples to one row of codes, for every slot of a batch.
+
+    samples [B, 1920] ──► SEANet ──► 2 latents ──► transformer ──► downsample ──► quantiser ──► codes [B, n]
+                          carry                    ring of 250      carry
+
+All of it is float32: one flipped code changes every later acoustic code of its frame. A session's left context is
+silence everywhere, the downsample's included (moshi-server's rule; the Python package repeats the first latent there,
+which changes most codes of a session's first frame and no later one).
+
+Source: model.md section 9.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from asr_worker.model.attention import Ring, Sequence
+from asr_worker.model.quantizer import SplitQuantizer
+from asr_worker.model.seanet import Carry, CausalConv, Past, SeanetEncoder, Silence
+from asr_worker.model.transformer import MimiLayer, Transformer
+from shared.config import MimiConfig
+
+DOWNSAMPLE_STRIDE: Final = 2
+LATENTS_PER_FRAME: Final = 2
+
+
+class MimiState:
+    """What Mimi remembers of each slot: the carry of its convolutions and its transformer's ring."""
+
+    def __init__(self, *, carry: Carry, ring: Ring) -> None:
+        self.carry = carry
+        self.ring = ring
+
+    def reset(self, rows: Tensor) -> None:
+        """Make the slots in the mask ``[B]`` fresh."""
+        self.carry.reset(rows)
+        self.ring.reset(rows)
+
+
+class MimiEncoder(nn.Module):
+    """Encoder half of Mimi with the first ``n_codebooks`` codebooks."""
+
+    def __init__(self, config: MimiConfig, n_codebooks: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SeanetEncoder(config)
+        self.transformer = Transformer(
+            [MimiLayer(config.dimension, config.num_heads, config.dim_feedforward) for _ in range(config.num_layers)]
+        )
+        self.downsample = CausalConv(
+            config.dimension, config.dimension, 2 * DOWNSAMPLE_STRIDE, stride=DOWNSAMPLE_STRIDE, bias=False
+        )
+        self.quantizer = SplitQuantizer(config, n_codebooks)
+        self._n_carry_floats = 0
+        for conv in (*(conv for _, conv in self.encoder.published_convs()), self.downsample):
+            conv.carry_offset = self._n_carry_floats
+            self._n_carry_floats += conv.n_carried * conv.n_in
+
+    def new_state(self, n_rows: int) -> MimiState:
+        """Return the state of ``n_rows`` fresh slots, on the parameters' device."""
+        device = self.downsample.weight.device
+        config = self.config
+        ring = Ring(
+            n_layers=config.num_layers,
+            n_rows=n_rows,
+            context=config.context,
+            n_heads=config.num_heads,
+            head_dim=config.dimension // config.num_heads,
+            max_period=config.max_period,
+            device=device,
+            dtype=torch.float32,
+        )
+        return MimiState(carry=Carry(n_rows=n_rows, n_floats=self._n_carry_floats, device=device), ring=ring)
+
+    def step(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
+        """Encode one frame for every slot and move on those in ``active``.
+
+        Args:
+            pcm: ``[B, 1920]`` float32, finite.
+            state: of B slots, changed in place.
+            active: ``[B]`` bool; the codes of other rows mean nothing.
+
+        Returns:
+            ``[B, n_codebooks]`` int64.
+        """
+        latents = self.encoder(pcm[:, :, None], state.carry)
+        latents = self.transformer(latents, state.ring.begin(LATENTS_PER_FRAME))
+        codes = self._codes(latents, state.carry)[:, 0]
+        state.carry.commit(active)
+        state.ring.advance(active, LATENTS_PER_FRAME)
+        return codes
+
+    def forward(self, pcm: Tensor) -> Tensor:
+        """Encode whole streams ``[B, F * 1920]`` from their start; return codes ``[B, F, n_codebooks]``.
+
+        Agrees with ``step`` frame by frame.
+        """
+        silence = Silence()
+        latents = self.encoder(pcm[:, :, None], silence)
+        memory = Sequence(
+            n_positions=latents.shape[1],
+            context=self.config.context,
+            per_step=LATENTS_PER_FRAME,
+            head_dim=self.config.dimension // self.config.num_heads,
+            max_period=self.config.max_period,
+            like=latents,
+        )
+        return self._codes(self.transformer(latents, memory), silence)
+
+    def _codes(self, latents: Tensor, past: Past) -> Tensor:
+        frames = self.downsample(latents, past)
+        codes: Tensor = self.quantizer(frames.flatten(0, 1))
+        return codes.view(*frames.shape[:2], -1)

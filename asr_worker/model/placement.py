@@ -1,0 +1,71 @@
+"""Where a model runs and in which number format."""
+
+from typing import Final
+
+import torch
+
+from shared.errors import ConfigError
+
+DTYPES: Final = {
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+    "f16": torch.float16,
+    "float16": torch.float16,
+    "f32": torch.float32,
+    "float32": torch.float32,
+}
+"""Values of ``dtype_override``."""
+
+BF16_CAPABILITY: Final = (8, 0)
+F16_CAPABILITY: Final = (7, 0)
+"""Older devices compute float16 slower than float32."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    kind, _, index = name.partition(":")
+    if name == "cpu" or (name == "auto" and n_devices == 0):
+        return torch.device("cpu")
+    if name in {"auto", "cuda"} and n_devices:
+        return torch.device("cuda", 0)
+    if kind == "cuda" and index.isdecimal() and int(index) < n_devices:
+        return torch.device("cuda", int(index))
+    here = ", ".join(["auto", "cpu", *(["cuda"] if n_devices else []), *(f"cuda:{i}" for i in range(n_devices))])
+    msg = f"device is {name!r}; this machine has {here}"
+    raise ConfigError(msg)
+
+
+def choose_dtype(device: torch.device, override: str | None) -> tuple[torch.dtype, list[str]]:
+    """Return the language model's dtype on a device, and what an operator should know about it.
+
+    Args:
+        device: where it runs.
+        override: the module's ``dtype_override``; it wins.
+
+    Raises:
+        ConfigError: the override is no dtype.
+    """
+    if override is not None:
+        if override not in DTYPES:
+            msg = f"dtype_override is {override!r}; allowed are {', '.join(DTYPES)}"
+            raise ConfigError(msg)
+        return DTYPES[override], []
+    if device.type == "cpu":
+        return torch.float32, []
+    # The capability, not torch's is_bf16_supported: that says yes for devices that only emulate it.
+    return dtype_for_capability(torch.cuda.get_device_capability(device))
+
+
+def dtype_for_capability(capability: tuple[int, int]) -> tuple[torch.dtype, list[str]]:
+    """Return the dtype for a CUDA compute capability, with a warning if it is not bfloat16."""
+    if capability >= BF16_CAPABILITY:
+        return torch.bfloat16, []
+    dtype = torch.float16 if capability >= F16_CAPABILITY else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    major, minor = capability
+    return dtype, [f"compute capability {major}.{minor} has no bfloat16 (it comes with 8.0): the model runs in {name}"]
