@@ -1,0 +1,139 @@
+"""The small HTTP parts: keys in requests, errors as JSON, facts about this build, files of a folder.
+
+Nothing here knows audio or sessions.
+"""
+
+import asyncio
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from yarl import URL
+
+from asr_gateway.core.keys import KeyRing
+from shared.errors import AsrError
+
+KEY_HEADER: Final = "kyutai-api-key"
+KEY_PARAMETER: Final = "auth_id"
+"""Browsers cannot set headers of a WebSocket."""
+
+RETRY_AFTER_S: Final = 5
+"""What a refused client is told to wait: about the time in which a slot becomes free on a busy service."""
+
+INDEX: Final = "index.html"
+_DISTRIBUTION: Final = "asr-streaming"
+_UNKNOWN: Final = "unknown"
+_BUILD_FACTS: Final = {
+    "build_timestamp": "ASR_BUILD_TIMESTAMP",
+    "git_branch": "ASR_GIT_BRANCH",
+    "git_timestamp": "ASR_GIT_TIMESTAMP",
+    "git_hash": "ASR_GIT_HASH",
+    "git_describe": "ASR_GIT_DESCRIBE",
+}
+"""Fields of moshi-server's answer and the environment variables that an image's build sets for them."""
+_SAFE_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+# --- keys and errors --------------------------------------------------------------------------------------
+
+
+def authenticate(request: web.Request, keys: KeyRing) -> str:
+    """Return the label of the request's key; a WebSocket request may carry it in the query.
+
+    Raises:
+        UnauthorizedError: a key is needed, and the request brings none that is known.
+    """
+    key = request.headers.get(KEY_HEADER)
+    if key is None and is_websocket(request):
+        key = request.query.get(KEY_PARAMETER)
+    return keys.admit(key)
+
+
+def is_websocket(request: web.Request) -> bool:
+    """Return whether the client asks for an upgrade to a WebSocket."""
+    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def error_response(error: AsrError) -> web.Response:
+    """Return ``error`` as a JSON answer; the connection ends with it if the body may not have been read."""
+    response = web.json_response({"error": str(error), "code": error.code}, status=error.http_status)
+    if error.retry:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    response.force_close()
+    return response
+
+
+# --- build_info -------------------------------------------------------------------------------------------
+
+
+def build_info() -> dict[str, str]:
+    """Return the facts about this build; what nobody recorded is ``unknown``."""
+    try:
+        own_version = version(_DISTRIBUTION)
+    except PackageNotFoundError:
+        own_version = _UNKNOWN
+    facts = {name: os.environ.get(variable, _UNKNOWN) for name, variable in _BUILD_FACTS.items()}
+    return {
+        "name": _DISTRIBUTION,
+        "version": own_version,
+        **facts,
+        "python_version": platform.python_version(),
+        "platform": f"{platform.machine()}-{sys.platform}",
+    }
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+class StaticFiles:
+    """Serves a folder, with ``index.html`` for folders in it, and the built-in page where it has none.
+
+    Args:
+        root: the folder; it need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a GET for anything that has no route of its own."""
+        name = request.match_info["path"]
+        found = await asyncio.to_thread(self._find, name)
+        if found is None and name == "":
+            return _page(await asyncio.to_thread(_built_in_page))
+        if found is None:
+            return web.json_response({"error": "there is nothing here", "code": "not_found"}, status=404)
+        if found.name == INDEX and name and not name.endswith(("/", INDEX)):
+            # Without the slash the links of the page would point beside the folder.
+            target = URL.build(path=f"/{name.lstrip('/')}/", query_string=request.query_string)
+            raise web.HTTPTemporaryRedirect(target)
+        return web.FileResponse(found, headers=_SAFE_HEADERS)
+
+    def _find(self, name: str) -> Path | None:
+        """Return the file that a request for ``name`` means, or None; never one outside of the folder."""
+        if any(part.startswith(".") and part != ".well-known" for part in name.split("/")):
+            return None
+        try:
+            root = self._root.resolve()
+            path = (root / name.lstrip("/")).resolve()
+            if not path.is_relative_to(root):
+                return None
+            if path.is_dir():
+                path /= INDEX
+            return path if path.is_file() else None
+        except (OSError, ValueError, RuntimeError):
+            # A NUL byte, a name too long, a loop of links.
+            return None
+
+
+def _built_in_page() -> str:
+    return (files("asr_gateway") / "web" / INDEX).read_text("utf-8")
+
+
+def _page(text: str) -> web.Response:
+    return web.Response(text=text, content_type="text/html", charset="utf-8", headers=_SAFE_HEADERS)
