@@ -19,6 +19,7 @@ from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 DEFAULT_PATH: Final = "/api/asr-streaming"
 SILENT_SERVICE_S: Final = 60.0
 """A service pings every 10 s: one that is silent for longer than this has gone."""
+TIMEOUTS: Final = aiohttp.ClientWSTimeout(ws_receive=SILENT_SERVICE_S, ws_close=5.0)
 FLUSH_ID: Final = 1
 
 OnMessage = Callable[[Mapping[str, Any]], None]
@@ -70,7 +71,7 @@ async def transcribe_live(
     async with (
         connection() as http,
         http.ws_connect(
-            session_url(url, "ws"), headers={"kyutai-api-key": key}, receive_timeout=SILENT_SERVICE_S, max_msg_size=0
+            session_url(url, "ws"), headers={"kyutai-api-key": key}, timeout=TIMEOUTS, max_msg_size=0
         ) as socket,
     ):
         await receive_until("Ready", socket, on_message)

@@ -1,0 +1,162 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+import soundfile
+
+from asr_cli.__main__ import COMMANDS, main
+from asr_cli.audio_file import AudioFile
+from asr_cli.live_client import encode_audio, session_url
+from asr_cli.transcript import TimedWord
+from asr_cli.transcript_output import LiveWords, StatusLine, render_json, render_text
+from asr_cli.usage import UsageError, from_environment
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_answers_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: asr {command}" in capsys.readouterr().out
+
+
+def test_the_list_of_commands_loads_no_heavy_library() -> None:
+    program = (
+        "import sys; from asr_cli.__main__ import make_parser; make_parser('').format_help(); "
+        "print([name for name in ('aiohttp', 'numpy', 'torch', 'zmq') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "/no/such/file.wav"], "/no/such/file.wav"),
+        (["serve", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
+        (["doctor", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
+    ],
+)
+def test_what_the_user_did_wrong_is_said_without_a_traceback(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_service_that_is_not_there_is_said_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(2400, np.float32), 24_000)
+    assert main(["transcribe", str(path), "--url", "http://127.0.0.1:1"]) == 1
+    assert "no service can be reached there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve", "--port", "x"], ["serve", "--workers", "0"], ["serve", "--model", "x"]]
+)
+def test_a_wrong_flag_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_a_flag_can_come_from_the_environment() -> None:
+    environ = {"ASR_METRICS_PORT": "9", "ASR_HOST": ""}
+    assert from_environment("--metrics-port", environ) == "9"
+    assert from_environment("host", environ) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8080", "ws://127.0.0.1:8080/api/asr-streaming"),
+        ("127.0.0.1:8080/", "ws://127.0.0.1:8080/api/asr-streaming"),
+        ("https://asr.example/stt?x=1", "wss://asr.example/stt?x=1"),
+        ("wss://asr.example", "wss://asr.example/api/asr-streaming"),
+    ],
+)
+def test_an_address_gets_the_scheme_and_the_usual_path(url: str, expected: str) -> None:
+    assert session_url(url, "ws") == expected
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "http://", ""])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="no address of a service"):
+        session_url(url, "ws")
+
+
+@pytest.mark.parametrize("n_samples", [0, 3, 15, 16, 1920, 70_000])
+def test_audio_messages_are_what_msgpack_makes_of_a_list(n_samples: int) -> None:
+    pcm = np.linspace(-1.0, 1.0, n_samples, dtype=np.float32)
+    expected = msgpack.packb({"type": "Audio", "pcm": pcm.tolist()}, use_single_float=True)
+    assert encode_audio(pcm) == expected
+
+
+def test_a_file_is_resampled_and_mixed_to_mono(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.flac"
+    time_s = np.arange(44_100 * 2) / 44_100
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time_s)
+    soundfile.write(path, np.stack([tone, np.zeros_like(tone)], axis=1), 44_100)
+    audio = AudioFile(path)
+    pcm = np.concatenate(list(audio.pieces()))
+    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 24_000)
+    assert audio.duration_s == pytest.approx(2.0)
+    assert len(pcm) == 48_000
+    assert np.abs(pcm - expected)[240:-240].max() < 1e-3
+
+
+def test_a_file_that_is_no_audio_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_text("no audio")
+    with pytest.raises(UsageError, match=r"a\.wav"):
+        AudioFile(path)
+
+
+def test_words_are_printed_as_they_come() -> None:
+    stream = io.StringIO()
+    view = LiveWords(stream)
+    view.show({"type": "Word", "text": "one", "start_time": 0.0})
+    view.show({"type": "EndWord", "stop_time": 0.3})
+    view.show({"type": "Word", "text": "two", "start_time": 0.4})
+    view.end(1.0)
+    assert stream.getvalue() == "one two\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_how_far_it_is() -> None:
+    stream = Terminal()
+    view = StatusLine(stream, name="a.wav", duration_s=2.0)
+    view.show({"type": "Word", "text": "one", "start_time": 0.0})
+    view.show({"type": "Step", "step_idx": 13, "prs": [], "buffered_pcm": 0})
+    view.end(0.5)
+    assert stream.getvalue() == ("\ra.wav   0% one\x1b[K\ra.wav  52% one\x1b[K\ra.wav: 2.0 s of audio in 0.5 s\x1b[K\n")
+
+
+def test_no_progress_is_written_to_a_file() -> None:
+    stream = io.StringIO()
+    view = StatusLine(stream, name="a.wav", duration_s=2.0)
+    view.show({"type": "Word", "text": "one", "start_time": 0.0})
+    view.end(0.5)
+    assert stream.getvalue() == ""
+
+
+def test_json_holds_the_words_and_their_times() -> None:
+    words = [TimedWord("ja", 0.5, 0.8), TimedWord("ö", 1.0, None)]
+    assert json.loads(render_json(Path("a.wav"), 2.0, words)) == {
+        "file": "a.wav",
+        "duration": 2.0,
+        "text": "ja ö",
+        "words": [{"text": "ja", "start": 0.5, "end": 0.8}, {"text": "ö", "start": 1.0, "end": None}],
+    }
+    assert render_text(Path("a.wav"), 2.0, words) == "ja ö\n"

@@ -1,0 +1,86 @@
+import pytest
+
+from asr_cli.gpus import visible_gpus
+from asr_cli.topology import ServePlan, gateway_arguments, place_workers, worker_arguments, worker_devices
+
+TWO_GPUS = (
+    "GPU 0: NVIDIA H200 (UUID: GPU-1a)\n  MIG 1g.18gb Device 0: (UUID: MIG-2b)\nGPU 1: NVIDIA H200 (UUID: GPU-3c)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"),
+    [(None, 2), ("", 0), ("0", 1), ("1,0", 2), ("-1", 0), ("0,7", 1), ("7,0", 0), ("GPU-1a", 1), ("nonsense", 0)],
+)
+def test_visible_gpus_follow_the_environment(visible: str | None, count: int) -> None:
+    assert visible_gpus(TWO_GPUS, visible) == count
+
+
+def test_a_machine_without_a_driver_has_no_gpu() -> None:
+    assert visible_gpus("", None) == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "n_gpus", "n_workers", "devices"),
+    [
+        ("auto", 0, None, ["cpu"]),
+        ("auto", 2, None, ["cuda:0", "cuda:1"]),
+        ("auto", 2, 3, ["cuda:0", "cuda:1", "cuda:0"]),
+        ("auto", 2, 1, ["cuda:0"]),
+        ("cpu", 2, None, ["cpu"]),
+        ("cpu", 0, 2, ["cpu", "cpu"]),
+        ("cuda", 0, None, ["cuda"]),
+        ("cuda", 1, None, ["cuda:0"]),
+        ("cuda:1", 2, None, ["cuda:1"]),
+    ],
+)
+def test_workers_are_spread_over_the_devices(
+    device: str, n_gpus: int, n_workers: int | None, devices: list[str]
+) -> None:
+    assert worker_devices(device=device, n_gpus=n_gpus, n_workers=n_workers) == devices
+
+
+def test_each_module_has_workers_of_its_own() -> None:
+    places = place_workers(
+        modules=["fr", "en"],
+        devices=["cuda:0", "cuda:1"],
+        endpoints=["ipc:///a", "ipc:///b", "ipc:///c", "ipc:///d"],
+        metrics_ports=[1, 2, 3, 4],
+    )
+    assert [(place.name, place.module, place.device, place.endpoint, place.metrics_port) for place in places] == [
+        ("worker-0", "fr", "cuda:0", "ipc:///a", 1),
+        ("worker-1", "fr", "cuda:1", "ipc:///b", 2),
+        ("worker-2", "en", "cuda:0", "ipc:///c", 3),
+        ("worker-3", "en", "cuda:1", "ipc:///d", 4),
+    ]
+
+
+def test_the_gateway_is_told_of_every_worker_and_its_metrics() -> None:
+    plan = plan_of_two()
+    assert gateway_arguments(plan) == [
+        *("--config", "c.toml", "--host", "127.0.0.1", "--port", "8080"),
+        *("--worker", "ipc:///a", "--scrape", "http://127.0.0.1:1/metrics"),
+        *("--worker", "ipc:///b", "--scrape", "http://127.0.0.1:2/metrics"),
+        *("--log", "debug"),
+    ]
+
+
+def test_a_worker_is_told_its_module_device_and_endpoint() -> None:
+    plan = plan_of_two()
+    assert worker_arguments(plan, plan.workers[1]) == [
+        *("--config", "c.toml", "--module", "asr", "--bind", "ipc:///b", "--device", "cpu", "--metrics-port", "2"),
+        *("--model", "fake", "--log", "debug"),
+    ]
+
+
+def plan_of_two() -> ServePlan:
+    return ServePlan(
+        config="c.toml",
+        host="127.0.0.1",
+        port=8080,
+        workers=place_workers(
+            modules=["asr"], devices=["cpu", "cpu"], endpoints=["ipc:///a", "ipc:///b"], metrics_ports=[1, 2]
+        ),
+        model="fake",
+        log_flags=("--log", "debug"),
+    )
