@@ -210,6 +210,8 @@ class Reject:
 REJECT_FULL: Final = "full"
 REJECT_DRAINING: Final = "draining"
 REJECT_RESUME: Final = "resume_unsupported"
+REJECT_HELLO: Final = "hello_first"
+"""The worker does not know this gateway (any more): it restarted, or gave a silent gateway up. A Welcome went ahead."""
 
 
 class StepFlag(IntEnum):

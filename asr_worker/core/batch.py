@@ -1,0 +1,138 @@
+"""One model step for all slots: who takes part, and to whom the results go.
+
+``plan`` picks every slot that has something to step, takes its frame out of the ring and remembers which lease the
+frame came from. ``spread`` counts the step for the leases that are still there and drops the rest. Both are numpy over
+the active rows; nothing here runs Python for each slot.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_worker.core.model import ModelFacts, StepPlan, StepResult
+from asr_worker.core.pcm import PcmRings
+from asr_worker.core.rows import Rows
+from asr_worker.core.words import PADDING
+from shared.messages import StepBlock, StepEvent, StepFlag
+from shared.units import FRAME_SAMPLES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped:
+    """The rows of one finished step whose leases still hold, as columns ``[n]`` (``[n, ...]``)."""
+
+    slots: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    is_silence: NDArray[np.bool_]
+    text: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    pauses: NDArray[np.float32]
+
+
+class Batch:
+    """Plans steps over ``rows`` and ``rings``. ``generations`` is the allocator's column."""
+
+    def __init__(self, *, facts: ModelFacts, rows: Rows, rings: PcmRings, generations: NDArray[np.int64]) -> None:
+        self._delay = facts.delay_frames
+        self._rows = rows
+        self._rings = rings
+        self._generations = generations
+        self._plan = StepPlan(
+            pcm=np.zeros((facts.n_slots, FRAME_SAMPLES), np.float32),
+            active=np.zeros(facts.n_slots, np.bool_),
+            reset=np.zeros(facts.n_slots, np.bool_),
+        )
+        self._slots = np.zeros(0, np.int64)
+        self._leases = generations.copy()
+        self._frames = np.zeros(0, np.int64)
+        self._is_silence = np.zeros(0, np.bool_)
+
+    @property
+    def leases(self) -> NDArray[np.int64]:
+        """``[B]``: the generation of each slot when the last step was planned."""
+        return self._leases
+
+    def plan(self) -> StepPlan | None:
+        """Return the next step, or None if no slot has anything to step. The plan's arrays are reused."""
+        rows, rings = self._rows, self._rings
+        next_frames = rows.next_frame - rings.count
+        is_silence = rows.is_leased & (rows.silence > 0)
+        is_client = rows.is_leased & ~is_silence & (rings.count > 0) & (next_frames < rows.barrier)
+        np.logical_or(is_silence, is_client, out=self._plan.active)
+        self._slots = np.flatnonzero(self._plan.active)
+        if not len(self._slots):
+            return None
+        self._leases = self._generations.copy()
+        self._is_silence = is_silence[self._slots]
+        self._frames = next_frames[self._slots] - self._is_silence
+        rings.pop(np.flatnonzero(is_client), self._plan.pcm)
+        self._plan.pcm[is_silence] = 0.0
+        self._plan.reset[:] = rows.is_fresh
+        rows.is_fresh[:] = False
+        return self._plan
+
+    def spread(self, result: StepResult) -> Stepped:
+        """Count the step of the last plan and return copies of what it said to leases that still hold."""
+        rows = self._rows
+        holds = self._generations[self._slots] == self._leases[self._slots]
+        slots, is_silence = self._slots[holds], self._is_silence[holds]
+        client_slots = slots[~is_silence]
+        rows.lease_steps[slots] += 1
+        rows.model_steps[slots] += 1
+        rows.silence[slots[is_silence]] -= 1
+        rows.client_steps[client_slots] += 1
+        rows.connection_steps[client_slots] += 1
+        rows.unacknowledged[client_slots] -= 1
+        rows.last_client_step[client_slots] = rows.lease_steps[client_slots]
+        return Stepped(
+            slots=slots,
+            frames=self._frames[holds],
+            is_silence=is_silence,
+            text=result.text[slots],
+            codes=result.codes[slots],
+            pauses=result.pauses[slots],
+        )
+
+    def speaking(self, stepped: Stepped) -> NDArray[np.int64]:
+        """Return the rows of ``stepped`` whose token means something to the word assembler.
+
+        Tokens of the first D - 1 steps do not, and padding does only while pieces wait for it.
+        """
+        is_heard = self._rows.model_steps[stepped.slots] >= self._delay
+        return np.flatnonzero(is_heard & ((stepped.text != PADDING) | self._rows.has_pieces[stepped.slots]))
+
+    def settling(self, stepped: Stepped) -> NDArray[np.int64]:
+        """Return the slots of ``stepped`` whose silence has ended or whose first waiting item may take effect."""
+        rows, slots = self._rows, stepped.slots
+        is_due = rows.next_frame[slots] - self._rings.count[slots] >= rows.barrier[slots]
+        return slots[(rows.silence[slots] == 0) & (stepped.is_silence | is_due)]
+
+
+def nothing_stepped(facts: ModelFacts) -> Stepped:
+    """Return a step without rows: what to build a block of events alone from."""
+    return Stepped(
+        slots=np.zeros(0, np.int64),
+        frames=np.zeros(0, np.int64),
+        is_silence=np.zeros(0, np.bool_),
+        text=np.zeros(0, np.int64),
+        codes=np.zeros((0, facts.n_codebooks), np.int64),
+        pauses=np.zeros((0, facts.n_heads), np.float32),
+    )
+
+
+def build_block(rows: Rows, stepped: Stepped, chosen: NDArray[np.bool_], events: list[StepEvent]) -> StepBlock:
+    """Return the ``chosen`` rows ``[n]`` of ``stepped`` and ``events`` as one block."""
+    slots = stepped.slots[chosen]
+    flags = np.where(stepped.is_silence[chosen], np.uint8(StepFlag.SILENCE), np.uint8(StepFlag.CLIENT))
+    return StepBlock(
+        sessions=rows.session[slots],
+        epochs=rows.epoch[slots].astype(np.int32),
+        frames=stepped.frames[chosen],
+        steps=rows.client_steps[slots],
+        flags=flags,
+        text=stepped.text[chosen].astype(np.int32),
+        codes=stepped.codes[chosen].astype(np.uint16),
+        pauses=stepped.pauses[chosen].astype(np.float32, copy=False),
+        events=tuple(events),
+    )

@@ -1,0 +1,62 @@
+"""The client's time at each model frame of a lease.
+
+A lease counts frames; a client counts the seconds of the audio that it sent. The two part where the server supplied
+silence (a prefix, a flush), which belongs to no client time, and where a flush padded a partial frame with zeros:
+
+    model frames   0 ─────── 10 ░░░ silence ░░░ 16 ─────── 20
+    client time    0 ─────── t  t  t  t  t  t   t ─────────►       t = 10 frames less the padding
+
+Without any of that the time of frame p is p / 12.5 s, exactly.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from shared.units import FRAME_SAMPLES, SAMPLE_RATE
+
+
+@dataclass(slots=True)
+class _Pause:
+    start: int
+    pad_samples: int
+    end: int | None = None
+
+
+class ClientClock:
+    """Maps positions in the lease's frames to seconds.
+
+    Positions must be asked for in ascending order, none more than ``delay_frames`` before the newest frame: pauses
+    further back are forgotten, so that a session of any length keeps a few of them.
+    """
+
+    def __init__(self, delay_frames: int) -> None:
+        self._delay = delay_frames
+        self._pauses: deque[_Pause] = deque()
+        self._position = 0
+        self._samples = 0
+
+    def pause(self, position: int, pad_samples: int = 0) -> None:
+        """Stop the client's time at ``position``; the ``pad_samples`` samples before it stand for no audio."""
+        assert not self._pauses or self._pauses[-1].end is not None, "paused twice"
+        self.time_s(position - self._delay)
+        self._pauses.append(_Pause(position, pad_samples))
+
+    def resume(self, position: int) -> None:
+        """Let the client's time go on at ``position``."""
+        assert self._pauses, "resumed without a pause"
+        assert self._pauses[-1].end is None, "resumed without a pause"
+        self._pauses[-1].end = position
+
+    def time_s(self, position: int) -> float:
+        """Return the client's time at ``position``, in seconds since its first sample."""
+        while self._pauses:
+            pause = self._pauses[0]
+            if position < pause.start:
+                break
+            passed = (pause.start - self._position) * FRAME_SAMPLES - pause.pad_samples
+            samples = self._samples + max(0, passed)
+            if pause.end is None or position < pause.end:
+                return samples / SAMPLE_RATE
+            self._samples, self._position = samples, pause.end
+            self._pauses.popleft()
+        return (self._samples + (position - self._position) * FRAME_SAMPLES) / SAMPLE_RATE

@@ -1,0 +1,54 @@
+"""Audio that waits for its step: a ring of whole frames for each slot, filled and read by rows.
+
+    frames [B, W, 1920]          slot 0 │ ····▓▓▓▓▓··· │   head: the oldest waiting frame
+                                 slot 1 │ ▓▓·······▓▓▓ │   count: how many wait
+
+Whole rows make both directions one fancy assignment, however many slots take part.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.units import FRAME_SAMPLES, SlotIndex
+
+
+def rank_among_equals(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``[n]``: for each of the ``[n]`` values, how many equal ones stand before it."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    positions = np.arange(len(values))
+    starts = np.concatenate(([True], ordered[1:] != ordered[:-1]))[: len(values)]
+    ranks = np.empty(len(values), np.int64)
+    ranks[order] = positions - np.maximum.accumulate(np.where(starts, positions, 0))
+    return ranks
+
+
+class PcmRings:
+    """``n_slots`` rings of ``window`` frames each. ``count`` is ``[n_slots]``, not to be written by others."""
+
+    def __init__(self, n_slots: int, window: int) -> None:
+        self.window = window
+        self.count = np.zeros(n_slots, np.int64)
+        self._head = np.zeros(n_slots, np.int64)
+        self._frames = np.zeros((n_slots, window, FRAME_SAMPLES), np.float32)
+
+    def push(self, slots: NDArray[np.int64], pcm: NDArray[np.float32]) -> None:
+        """Append ``pcm`` ``[n, 1920]`` to the rings of ``slots`` ``[n]``; a slot may come several times, in order.
+
+        The caller sees to it that no ring overflows: credit does.
+        """
+        ranks = rank_among_equals(slots)
+        assert not len(slots) or int((self.count[slots] + ranks).max()) < self.window, "more frames than credit"
+        self._frames[slots, (self._head[slots] + self.count[slots] + ranks) % self.window] = pcm
+        np.add.at(self.count, slots, 1)
+
+    def pop(self, slots: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Move the oldest frame of each of ``slots`` (each once, none empty) into its row of ``out`` ``[B, 1920]``."""
+        assert not len(slots) or int(self.count[slots].min()) > 0, "popped an empty ring"
+        out[slots] = self._frames[slots, self._head[slots]]
+        self._head[slots] = (self._head[slots] + 1) % self.window
+        self.count[slots] -= 1
+
+    def clear(self, slot: SlotIndex) -> None:
+        """Forget what waits for ``slot``."""
+        self.count[slot] = 0

@@ -1,0 +1,159 @@
+"""One lease: what its session has asked for, and where in its audio that takes effect.
+
+Frames wait in a ring; markers, flushes and resets wait here, each at the frame that it must not overtake. ``settle`` is
+called between two steps. It takes what has become due and says what the client must be told:
+
+    frames   0 1 2 3 │ 4 5 6 │ 7 8          a marker takes effect once frame 3 was stepped, a flush after frame 6;
+                   marker   flush           frames 7 and 8 wait until the flush is finished
+
+A flush feeds D frames of silence, then up to 12 more while a word is open; a silence prefix is a flush that nobody
+asked for. Numbers live in the columns of ``Rows``; this object reads and writes its own entries.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from asr_worker.core.clock import ClientClock
+from asr_worker.core.rows import FAR, Rows
+from asr_worker.core.words import WordAssembler
+from shared.errors import LinkError
+from shared.messages import Flush, Marker, Reset, SessionKind
+from shared.units import SlotIndex
+
+EXTRA_SILENCE_FRAMES: Final = 12
+"""How long a flush waits for the end of an open word beyond the delay: about a second."""
+
+MAX_PENDING_MARKERS: Final = 64
+MAX_WAITING_ITEMS: Final = 128
+"""Markers, flushes and resets of one lease that have not taken effect."""
+
+Item: TypeAlias = Marker | Flush | Reset
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerPassed:
+    """The marker's frames were stepped; it is due when the lease has made ``due`` steps."""
+
+    marker: Marker
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """The silence of a flush has passed."""
+
+    id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResetDone:
+    """The model's state is fresh; the session's time goes on."""
+
+    id: int | None
+
+
+Settled: TypeAlias = MarkerPassed | Flushed | ResetDone
+
+
+class Stream:
+    """What one lease holds besides its frames. ``delay`` is D, ``prefix_frames`` the silence that is fed first."""
+
+    def __init__(
+        self,
+        *,
+        slot: SlotIndex,
+        rows: Rows,
+        kind: SessionKind,
+        first_frame: int,
+        prefix_frames: int,
+        delay: int,
+        detokenize: Callable[[list[int]], str],
+    ) -> None:
+        self.slot = slot
+        self.kind = kind
+        self.prefix_frames = prefix_frames
+        self.words = WordAssembler(detokenize)
+        self.clock = ClientClock(delay)
+        self._rows = rows
+        self._delay = delay
+        self._detokenize = detokenize
+        self._items: deque[Item] = deque()
+        self._flush: Flush | None = None
+        self._extra_frames = 0
+        self._is_paused = False
+        rows.start(slot, first_frame)
+        if prefix_frames:
+            self._feed_silence(prefix_frames)
+
+    @property
+    def waiting_markers(self) -> int:
+        """Markers that have not taken effect."""
+        return sum(isinstance(item, Marker) for item in self._items)
+
+    def push(self, item: Item) -> None:
+        """Let ``item`` wait for its place.
+
+        Raises:
+            LinkError: too many wait.
+        """
+        if len(self._items) == MAX_WAITING_ITEMS:
+            message = f"{MAX_WAITING_ITEMS} markers, flushes and resets of one session wait already"
+            raise LinkError(message)
+        self._items.append(item)
+        self._rows.barrier[self.slot] = self._items[0].frame
+
+    def settle(self, waiting_frames: int) -> list[Settled]:
+        """Let everything take effect that nothing precedes any more; ``waiting_frames`` frames are in the ring.
+
+        No step may be under way for this lease.
+        """
+        settled: list[Settled] = []
+        next_frame = int(self._rows.next_frame[self.slot]) - waiting_frames
+        while not self._rows.silence[self.slot]:
+            if self._is_paused:
+                settled += self._end_silence()
+            elif self._items and self._items[0].frame <= next_frame:
+                settled += self._apply(self._items.popleft())
+            else:
+                break
+        self._rows.barrier[self.slot] = self._items[0].frame if self._items else FAR
+        return settled
+
+    def _apply(self, item: Item) -> list[Settled]:
+        match item:
+            case Marker():
+                return [MarkerPassed(item, int(self._rows.last_client_step[self.slot]) + self._delay)]
+            case Flush():
+                self._flush = item
+                self._extra_frames = EXTRA_SILENCE_FRAMES
+                self._feed_silence(self._delay, item.pad_samples)
+                return []
+            case Reset():
+                position = int(self._rows.lease_steps[self.slot])
+                self.words = WordAssembler(self._detokenize, self.clock.time_s(position))
+                self._rows.model_steps[self.slot] = 0
+                self._rows.has_pieces[self.slot] = False
+                self._rows.is_fresh[self.slot] = True
+                return [ResetDone(item.id)]
+
+    def _feed_silence(self, n_frames: int, pad_samples: int = 0) -> None:
+        self.clock.pause(int(self._rows.lease_steps[self.slot]), pad_samples)
+        self._is_paused = True
+        self._rows.silence[self.slot] = n_frames
+
+    def _end_silence(self) -> list[Settled]:
+        if self._flush is not None and self.words.is_open and self._extra_frames:
+            self._extra_frames -= 1
+            self._rows.silence[self.slot] = 1
+            return []
+        position = int(self._rows.lease_steps[self.slot])
+        self.clock.resume(position)
+        self._is_paused = False
+        if self._flush is None:
+            # A marker that came before any audio counts its delay from where the client's time begins.
+            self._rows.last_client_step[self.slot] = position
+            return []
+        flushed, self._flush = Flushed(self._flush.id), None
+        return [flushed]
