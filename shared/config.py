@@ -20,7 +20,14 @@ VocabularySize = Annotated[int, Range(4, 1 << 31)]
 """Ids 0 (end of word) and 3 (padding) have a meaning, so there are at least four."""
 Patience = Annotated[float, Range(0.0)]
 """Seconds that may be none."""
-FileReference = Annotated[str, Shape(r"[^\x00]+", 'a path or "hf://owner/repo/file"'), Expanded()]
+FileReference = Annotated[
+    str,
+    Shape(
+        r"hf://[^/@]+/[^/@]+(@[^/@]+)?(/[^/]+)+|(?!hf://)[^\x00]+",
+        'a path, or "hf://owner/repo/file", or "hf://owner/repo@revision/file"',
+    ),
+    Expanded(),
+]
 Route = Annotated[str, Shape(r"(/[A-Za-z0-9._~-]+)+/?", 'a path like "/api/asr-streaming"')]
 Key = Annotated[str, Shape(r"\S.*", "a text that starts with no space")]
 Folder = Annotated[str, Shape(r"[^\x00]+", "the path of a folder"), Expanded()]
@@ -191,7 +198,7 @@ class ServiceConfig:
     log_dir: Folder
     """Relative to the working directory; made when it is missing."""
     instance_name: Annotated[str, Shape(r"[^/\x00]+", 'a text without "/"'), Expanded()]
-    authorized_ids: tuple[Key, ...] = field(repr=False)
+    authorized_ids: tuple[Key, ...] = field(default=(), repr=False)
     modules: tuple[ModuleConfig, ...]
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)

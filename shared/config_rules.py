@@ -3,6 +3,7 @@
 Limits of one key stand beside its type in ``config.py``.
 """
 
+import ipaddress
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -32,6 +33,17 @@ def gateway_problems(gateway: GatewayConfig) -> list[str]:
     return problems
 
 
+def access_problems(authorized_ids: Sequence[str], gateway: GatewayConfig) -> list[str]:
+    """Return what keeps a gateway from opening its doors: nobody is let in without a key unless the file says so."""
+    if authorized_ids:
+        return []
+    if not gateway.allow_no_keys:
+        return ["authorized_ids is empty: list a key, or set [gateway] allow_no_keys = true and stay on this machine"]
+    if not _is_loopback(gateway.host):
+        return [f'[gateway] host = "{gateway.host}": without authorized_ids only a loopback address like "127.0.0.1"']
+    return []
+
+
 def route_problems(modules: Sequence[ModuleConfig]) -> list[str]:
     """Return the paths that two modules share, or that the service needs for itself."""
     problems = []
@@ -59,6 +71,13 @@ def module_problems(module: ModuleConfig) -> list[str]:
             f" one more than Mimi's codebook_size = {codebook_size}"
         )
     return problems + _conditioning_problems(f"[{place}]", module)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _mimi_problems(place: str, mimi: MimiConfig) -> list[str]:

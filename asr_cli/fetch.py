@@ -1,0 +1,73 @@
+"""``asr fetch``: downloads model files ahead of time, so that everything starts offline afterwards.
+
+    asr fetch --config FILE                    all files that the configuration names
+    asr fetch hf://owner/repo/file ...         these
+
+Files whose sums are known are checked. Progress is shown on a terminal.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from shared.config_file import load_config
+from shared.errors import CheckpointError, ConfigError
+from shared.hub import download, parse_reference, resolve
+from shared.published import verify
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this command's flags."""
+    parser = subparsers.add_parser("fetch", help="download a configuration's model files ahead of time")
+    parser.add_argument("references", nargs="*", metavar="hf://OWNER/REPO/FILE", help="a file on the Hugging Face hub")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="fetch what this configuration names  [ASR_CONFIG]")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch every file; return 0 if all are there and right, else 1.
+
+    Raises:
+        ConfigError: nothing to fetch was named, or the configuration is wrong.
+    """
+    wanted = wanted_references(args.references, args.config, os.environ.get("ASR_CONFIG", ""))
+    failures = [problem for reference, source in wanted.items() for problem in fetch(reference, source)]
+    for problem in failures:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def wanted_references(references: list[str], config: Path | None, fallback: str) -> dict[str, Path]:
+    """Return what to fetch, each once, with the file that it stands in.
+
+    Raises:
+        ConfigError: nothing was named, or the configuration is wrong.
+    """
+    wanted = dict.fromkeys(references, Path())
+    if config is None and not wanted and fallback:
+        config = Path(fallback)
+    if config is not None:
+        service = load_config(config, os.environ).service
+        for module in service.modules:
+            names = (module.lm_model_file, module.text_tokenizer_file, module.audio_tokenizer_file)
+            wanted |= dict.fromkeys(names, service.source)
+    if not wanted:
+        message = "nothing to fetch: give --config FILE, or files as hf://owner/repo/file"
+        raise ConfigError(message)
+    return wanted
+
+
+def fetch(reference: str, source: Path) -> tuple[str, ...]:
+    """Bring one file here and check it, saying so; return the problems, none if it is there and right."""
+    try:
+        hub_file = parse_reference(reference)
+        if hub_file is None:
+            print(f"{reference}: here, at {resolve(reference, source)}", flush=True)
+            return ()
+        print(f"{reference}: fetching", flush=True)
+        path = download(reference, hub_file)
+        print(f"{reference}: here, {path.stat().st_size:,} bytes, {verify(path, hub_file)}", flush=True)
+    except (ConfigError, CheckpointError) as error:
+        return error.problems
+    return ()

@@ -1,0 +1,69 @@
+"""``asr validate FILE...``: says whether configuration files are fit to run, without starting or downloading anything.
+
+One line for each file that is, all the problems of each file that is not. Exit status 0 only if every file is fit.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shared.config import ModuleConfig, ServiceConfig
+from shared.config_file import load_config
+from shared.config_rules import access_problems
+from shared.errors import ConfigError
+from shared.hub import locate, parse_reference
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this command's flags."""
+    parser = subparsers.add_parser("validate", help="check configuration files without starting anything")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a configuration file (TOML)")
+    parser.add_argument("--weights", action="store_true", help="also check that local model files are there")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every file; return 0 if all are fit to run, else 1."""
+    return max(check(path, os.environ, weights=args.weights) for path in args.files)
+
+
+def check(path: Path, environ: Mapping[str, str], *, weights: bool) -> int:
+    """Check one file, print what was found; return 0 if it is fit to run, else 1."""
+    try:
+        loaded = load_config(path, environ)
+    except ConfigError as error:
+        return _report(error.problems)
+    service = loaded.service
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    problems = access_problems(service.authorized_ids, service.gateway)
+    if weights:
+        problems += missing_files(service)
+    if problems:
+        return _report([f"{path}: {problem}" for problem in problems])
+    print(f"{path}: fine: {', '.join(summary(module) for module in service.modules)}", flush=True)
+    return 0
+
+
+def _report(problems: Sequence[str]) -> int:
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1
+
+
+def missing_files(service: ServiceConfig) -> list[str]:
+    """Return a problem for each plain path under which there is no file; the hub's files are not looked for."""
+    return [
+        f'[modules.{module.name}] {key} = "{reference}": there is no such file'
+        for module in service.modules
+        for key in ("lm_model_file", "text_tokenizer_file", "audio_tokenizer_file")
+        if parse_reference(reference := getattr(module, key)) is None
+        and not locate(reference, service.source).is_file()
+    ]
+
+
+def summary(module: ModuleConfig) -> str:
+    """Return a module in a few words."""
+    return f"{module.name} at {module.path}, slots: {module.batch_size}"
