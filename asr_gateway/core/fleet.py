@@ -80,7 +80,7 @@ class _Worker:
         return self.load is not None and self.load.draining
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Request:
     number: int
     session: SessionId

@@ -19,7 +19,7 @@ Positions and frame indices count frames that were sent; what an Init dropped ne
 from collections import deque
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +142,7 @@ class Session:
             BadMessageError: 64 flushes, resets and Inits are under way already.
         """
         if self._n_restarts + self._n_early_inits >= MAX_PENDING_CONTROLS:
-            raise _too_many("Init")
+            _refuse_control("Init")
         self._framer.clear()
         self._account.hold(0)
         self._controls.clear()
@@ -165,7 +165,7 @@ class Session:
 
     def _count_control(self, name: str) -> None:
         if self._n_controls == MAX_PENDING_CONTROLS:
-            raise _too_many(name)
+            _refuse_control(name)
         self._n_controls += 1
 
     def _position(self) -> int:
@@ -304,7 +304,6 @@ class Session:
 _HOLDS_SLOT: Final = frozenset({SessionState.STREAMING, SessionState.DRAINING})
 
 
-def _too_many(name: str) -> BadMessageError:
-    return BadMessageError(
-        f"{name}: {MAX_PENDING_CONTROLS} flushes, resets and Inits are under way, no more are allowed"
-    )
+def _refuse_control(name: str) -> NoReturn:
+    message = f"{name}: {MAX_PENDING_CONTROLS} flushes, resets and Inits are under way, no more are allowed"
+    raise BadMessageError(message)

@@ -12,6 +12,7 @@ because one such number would stay in the model's state for a minute.
 """
 
 import struct
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgpack
@@ -59,25 +60,11 @@ def decode(data: bytes) -> ClientEvent:
             return pcm
     fields = _fields(data)
     kind = fields.get("type")
-    match kind:
-        case "Audio":
-            return _mixed_pcm(fields.get("pcm"))
-        case "OggOpus":
-            return OpusReceived(_opus_bytes(fields.get("data")))
-        case "Marker":
-            return MarkerReceived(_identifier("Marker", fields.get("id")))
-        case "Init":
-            return InitReceived()
-        case "Flush":
-            return FlushReceived(_optional_identifier("Flush", fields.get("id")))
-        case "Reset":
-            return ResetReceived(_optional_identifier("Reset", fields.get("id")))
-        case None:
-            message = "a message needs a 'type'"
-            raise BadMessageError(message)
-        case _:
-            message = f"type {_shown(kind)} is unknown; known are Audio, OggOpus, Marker, Init, Flush and Reset"
-            raise BadMessageError(message)
+    reader = _READERS.get(kind) if type(kind) is str else None
+    if reader is None:
+        message = f"type {_shown(kind)} is unknown; known are {', '.join(_READERS)}"
+        raise BadMessageError(message)
+    return reader(fields)
 
 
 def _uniform_pcm(data: bytes) -> NDArray[np.float32] | None:
@@ -170,6 +157,15 @@ def _named(value: Any) -> str:
 def _shown(value: Any) -> str:
     return repr(value if type(value) in (int, float, bool, type(None)) else str(value)[:_SHOWN])
 
+
+_READERS: Final[dict[str, Callable[[dict[Any, Any]], ClientEvent]]] = {
+    "Audio": lambda fields: _mixed_pcm(fields.get("pcm")),
+    "OggOpus": lambda fields: OpusReceived(_opus_bytes(fields.get("data"))),
+    "Marker": lambda fields: MarkerReceived(_identifier("Marker", fields.get("id"))),
+    "Init": lambda _: InitReceived(),
+    "Flush": lambda fields: FlushReceived(_optional_identifier("Flush", fields.get("id"))),
+    "Reset": lambda fields: ResetReceived(_optional_identifier("Reset", fields.get("id"))),
+}
 
 # --- encoding ---------------------------------------------------------------------------------------------
 

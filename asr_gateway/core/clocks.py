@@ -1,0 +1,110 @@
+"""How long one client has been silent, idle, not spoken to, or unable to read. Time is passed in.
+
+    heard        anything arrived, pongs included     silent for 20 s:  the peer is gone
+    understood   a well-formed message arrived        idle for 120 s:   nobody needs this session
+    sent         something was sent                   10 s ago:         ping
+    output full  the client does not read             for 15 s:         too slow
+
+The first two stand still while the server itself has paused reading, the second also while the client waits for an
+answer that it was promised.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from shared.config import GatewayConfig
+
+
+class Verdict(Enum):
+    """What has to happen to a client now."""
+
+    NOTHING = auto()
+    PING = auto()
+    SILENT = auto()
+    IDLE = auto()
+    SLOW = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockLimits:
+    """Seconds after which each clock strikes."""
+
+    ping_after_s: float
+    silent_s: float
+    idle_s: float
+    slow_s: float
+
+    @classmethod
+    def of(cls, config: GatewayConfig) -> "ClockLimits":
+        """Return the limits that a configuration asks for."""
+        return cls(
+            ping_after_s=config.ping_after_s,
+            silent_s=config.silent_client_s,
+            idle_s=config.idle_client_s,
+            slow_s=config.slow_consumer_s,
+        )
+
+
+class ClientClocks:
+    """The clocks of one client."""
+
+    __slots__ = ("_full_since", "_heard_at", "_limits", "_paused_at", "_sent_at", "_understood_at")
+
+    def __init__(self, limits: ClockLimits, now: float) -> None:
+        self._limits = limits
+        self._heard_at = now
+        self._understood_at = now
+        self._sent_at = now
+        self._paused_at: float | None = None
+        self._full_since: float | None = None
+
+    def heard(self, now: float) -> None:
+        """Anything arrived."""
+        self._heard_at = now
+
+    def understood(self, now: float) -> None:
+        """A well-formed message arrived."""
+        self._heard_at = now
+        self._understood_at = now
+
+    def sent(self, now: float) -> None:
+        """Something was sent."""
+        self._sent_at = now
+
+    def pause(self, now: float) -> None:
+        """The server stops reading this client."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        """The server reads this client again."""
+        if self._paused_at is not None:
+            self._heard_at += now - self._paused_at
+            self._understood_at += now - self._paused_at
+            self._paused_at = None
+
+    def fill_output(self, now: float) -> None:
+        """More is waiting for the client than it may leave unread."""
+        if self._full_since is None:
+            self._full_since = now
+
+    def drain_output(self) -> None:
+        """The client has read enough again."""
+        self._full_since = None
+
+    def check(self, now: float, *, is_busy: bool) -> Verdict:
+        """Return what has to happen; ``is_busy``: the client is owed an answer."""
+        limits = self._limits
+        if self._full_since is not None and now - self._full_since >= limits.slow_s:
+            return Verdict.SLOW
+        if is_busy:
+            self._understood_at = now
+        if self._paused_at is None:
+            if now - self._heard_at >= limits.silent_s:
+                return Verdict.SILENT
+            if now - self._understood_at >= limits.idle_s:
+                return Verdict.IDLE
+        if now - self._sent_at >= limits.ping_after_s:
+            self._sent_at = now
+            return Verdict.PING
+        return Verdict.NOTHING

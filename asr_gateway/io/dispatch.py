@@ -1,0 +1,316 @@
+"""Where sessions and workers meet: performs what the cores decide, and routes what the links bring.
+
+    websocket.py ──┐                                    ┌── WorkerLink ── worker A
+    FileStream ────┴── Stream ──► Dispatch ◄── Fleet ───┴── WorkerLink ── worker B
+                         ▲            │
+                         '─ StepBlock ┘  fanned out by session
+
+A shell that has a client opens a ``Stream`` for it and is called back through its ``Listener``. For whole files there
+is an awaitable front, ``FileStream``:
+
+    async with await dispatch.open_file("asr") as stream:   # waits its turn; NoFreeSlotError, RestartingError
+        async for pcm in audio:
+            await stream.push(pcm)             # float32 [n], 24 kHz mono; waits while the session is full
+        await stream.finish()                  # end of audio: flush
+        async for event in stream:             # StepEvent of kind WORD or END_WORD, in order, to the last one
+            ...                                # push, finish and iterating raise WorkerLostError and its like
+
+Leaving the block frees the slot, whatever happened. Everything here runs on the event loop's thread.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+from random import Random
+from typing import Final
+
+import structlog
+import zmq
+
+from asr_gateway.core.dialect import PackPauses
+from asr_gateway.core.fleet import DropWorker, EndSession, Fleet, FleetAction, ModuleLoad, OpenSlot, RefuseSession
+from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
+from asr_gateway.core.session import Session
+from asr_gateway.io.file_stream import FileStream
+from asr_gateway.io.stream import Listener, Stream
+from asr_gateway.io.worker_link import WorkerLink
+from shared.config import GatewayConfig, ModuleConfig
+from shared.errors import AsrError, LinkError, NoFreeSlotError, RestartingError, WorkerLostError
+from shared.log_events import WORKER_FOUND, WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
+from shared.messages import (
+    Close,
+    Closed,
+    Evict,
+    Load,
+    Ready,
+    Reject,
+    SessionKind,
+    StepBlock,
+    StepEvent,
+    StepFlag,
+    ToGateway,
+    Unwelcome,
+    Welcome,
+)
+from shared.units import FRAME_RATE, SessionId
+
+PULSE_S: Final = 0.05
+"""How often waits and workers are looked at."""
+MAX_WORKERS: Final = 256
+
+
+class Dispatch:
+    """All sessions and all workers of one gateway process."""
+
+    def __init__(self, *, config: GatewayConfig, modules: Iterable[ModuleConfig], random: Random) -> None:
+        self._prefix_frames = {m.name: round(m.silence_prefix_s * FRAME_RATE) for m in modules}
+        self._fleet = Fleet(config, random)
+        self._budget = ByteBudget(config.audio_budget_bytes)
+        self._bounds = AudioBounds.of(config)
+        self._max_sessions = config.max_sessions
+        self._file_bounds = AudioBounds(
+            guaranteed_samples=self._bounds.guaranteed_samples, max_samples=self._bounds.guaranteed_samples
+        )
+        self._log = structlog.get_logger()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._links: dict[str, WorkerLink] = {}
+        self._streams: dict[SessionId, Stream] = {}
+        self._is_draining = False
+
+    # --- workers ------------------------------------------------------------------------------------------
+
+    def add_worker(self, endpoint: str) -> None:
+        """Connect to a worker, unless that is done already."""
+        if endpoint in self._links or len(self._links) >= MAX_WORKERS:
+            return
+        link = WorkerLink(endpoint=endpoint, context=self._context, owner=self)
+        try:
+            link.open()
+        except zmq.ZMQError as error:
+            link.close()
+            self._log.warning(WORKER_REFUSED, endpoint=endpoint, reason=str(error))
+            return
+        self._links[endpoint] = link
+        self._log.info(WORKER_FOUND, endpoint=endpoint)
+
+    def remove_worker(self, endpoint: str) -> None:
+        """Forget a worker that discovery does not name any more, unless it still talks to us."""
+        link = self._links.get(endpoint)
+        if link is not None and not link.is_welcome:
+            del self._links[endpoint]
+            link.close()
+
+    def load_of(self, module: str) -> ModuleLoad:
+        """Return how busy the workers of a module are."""
+        return self._fleet.load_of(module)
+
+    # --- sessions -----------------------------------------------------------------------------------------
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no new sessions are taken."""
+        return self._is_draining
+
+    @property
+    def n_sessions(self) -> int:
+        """Sessions open or waiting."""
+        return len(self._streams)
+
+    def open(self, *, module: str, kind: SessionKind, listener: Listener) -> Stream:
+        """Begin a session; the listener hears ``ready`` or ``ended``, possibly before this returns.
+
+        Raises:
+            RestartingError: the gateway drains.
+            NoFreeSlotError: it has as many sessions as it may have.
+        """
+        if self._is_draining:
+            message = "this gateway is shutting down"
+            raise RestartingError(message)
+        if len(self._streams) >= self._max_sessions:
+            raise NoFreeSlotError
+        is_file = kind is SessionKind.FILE
+        session = Session(
+            session_id=SessionId(secrets.randbits(63)),
+            kind=kind,
+            account=AudioAccount(self._budget, self._file_bounds if is_file else self._bounds),
+            silence_prefix_frames=self._prefix_frames.get(module, 0) if is_file else 0,
+        )
+        stream = Stream(session=session, listener=listener, module=module)
+        self._streams[session.id] = stream
+        self._perform(self._fleet.request(session.id, module, kind, self._now()))
+        return stream
+
+    async def open_file(self, module: str) -> FileStream:
+        """Wait for a slot for a whole file, first come, first served.
+
+        Raises:
+            NoFreeSlotError: the queue is full, or the wait took too long.
+            RestartingError: the gateway drains.
+        """
+        front = FileStream()
+        stream = self.open(module=module, kind=SessionKind.FILE, listener=front)
+        try:
+            await front.opened(stream, close=self.close)
+        except BaseException:
+            self.close(stream)
+            raise
+        return front
+
+    def close(self, stream: Stream) -> None:
+        """End a session, because its client is gone or done; closing twice does nothing."""
+        if self._streams.pop(stream.session.id, None) is None:
+            return
+        self._fleet.released(stream.session.id)
+        self._tell_closed(stream)
+
+    def drain(self) -> None:
+        """Take no new sessions."""
+        self._is_draining = True
+
+    def end_all(self, error: AsrError) -> None:
+        """End every session with an error."""
+        for stream in list(self._streams.values()):
+            self._end(stream, error)
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look at waits and workers until cancelled, then disconnect."""
+        try:
+            while True:
+                now = self._now()
+                for link in list(self._links.values()):
+                    link.pulse(now)
+                # Judged only after everything that has arrived was heard.
+                self._perform(self._fleet.expire(self._now()))
+                await asyncio.sleep(PULSE_S)
+        finally:
+            for link in self._links.values():
+                link.close()
+            self._context.term()
+
+    # --- LinkOwner ----------------------------------------------------------------------------------------
+
+    def received(self, link: WorkerLink, message: ToGateway) -> None:
+        """Route what a worker sent."""
+        match message:
+            case StepBlock():
+                self._fan_out(message)
+            case Ready() | Reject() | Evict():
+                self._answered(link, message)
+            case Welcome():
+                link.welcome()
+                self._log.info(WORKER_JOINED, endpoint=link.endpoint, worker=message.worker, module=message.module)
+                self._perform(self._fleet.welcomed(link.endpoint, message, self._now()))
+            case Unwelcome():
+                link.refuse()
+                self._log.warning(WORKER_REFUSED, endpoint=link.endpoint, reason=message.reason)
+            case Load():
+                self._perform(self._fleet.loaded(link.endpoint, message, self._now()))
+            case Closed():
+                self._perform(self._fleet.freed(link.endpoint, self._now()))
+
+    def link_lost(self, link: WorkerLink, reason: str) -> None:
+        """A connection broke: the sessions on it are lost."""
+        self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason=reason)
+        self._perform(self._fleet.lost(link.endpoint, self._now()))
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _answered(self, link: WorkerLink, message: Ready | Reject | Evict) -> None:
+        stream = self._streams.get(message.session)
+        if stream is None or stream.session.epoch != message.epoch:
+            if isinstance(message, Ready):
+                # Nobody waits for this slot any more: without a Close it would stay taken.
+                link.send(Close(session=message.session, epoch=message.epoch))
+            return
+        match message:
+            case Ready():
+                self._grant(stream, link)
+            case Reject():
+                self._perform(self._fleet.rejected(message.session, message.reason, message.free, self._now()))
+            case Evict():
+                self._end(stream, WorkerLostError(f"the worker gave this session up: {message.reason}"))
+
+    def _grant(self, stream: Stream, link: WorkerLink) -> None:
+        self._fleet.granted(stream.session.id)
+        try:
+            n_readys = stream.session.grant(self._fleet.facts(link.endpoint).window_frames)
+        except LinkError as error:
+            self._end(stream, WorkerLostError(str(error)))
+            return
+        for _ in range(n_readys):
+            stream.listener.ready()
+        stream.wake()
+
+    def _fan_out(self, block: StepBlock) -> None:
+        packed: dict[PackPauses, list[bytes]] = {}
+        has_heads = block.pauses.shape[1] > 0
+        rows = zip(
+            block.sessions.tolist(),
+            block.epochs.tolist(),
+            block.frames.tolist(),
+            block.steps.tolist(),
+            block.flags.tolist(),
+            strict=True,
+        )
+        for row, (session_id, epoch, frame, step_idx, flag) in enumerate(rows):
+            stream = self._streams.get(session_id)
+            if stream is None or stream.session.epoch != epoch or flag != StepFlag.CLIENT:
+                continue
+            try:
+                buffered_pcm = stream.session.stepped(frame)
+            except (LinkError, ValueError) as error:
+                self._end(stream, WorkerLostError(str(error)))
+                continue
+            if buffered_pcm is None:
+                continue
+            pack_pauses = stream.listener.pack_pauses
+            if has_heads and pack_pauses is not None:
+                if pack_pauses not in packed:
+                    packed[pack_pauses] = pack_pauses(block.pauses)
+                stream.listener.step(step_idx, packed[pack_pauses][row], buffered_pcm)
+            stream.wake()
+            if stream.is_starved and stream.may_read():
+                stream.listener.has_room()
+        for event in block.events:
+            self._deliver(event)
+
+    def _deliver(self, event: StepEvent) -> None:
+        stream = self._streams.get(event.session)
+        if stream is None or stream.session.epoch != event.epoch:
+            return
+        try:
+            is_for_client = stream.session.deliver(event)
+        except LinkError as error:
+            self._end(stream, WorkerLostError(str(error)))
+            return
+        if is_for_client:
+            stream.listener.event(event)
+
+    def _perform(self, actions: list[FleetAction]) -> None:
+        for action in actions:
+            match action:
+                case OpenSlot():
+                    stream, link = self._streams[action.session], self._links[action.worker]
+                    stream.link = link
+                    link.send(stream.session.opening())
+                case RefuseSession() | EndSession():
+                    stream = self._streams[action.session]
+                    self._end(stream, action.error)
+                case DropWorker():
+                    link = self._links[action.worker]
+                    self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason="it was silent past its deadline")
+                    link.reopen()
+
+    def _end(self, stream: Stream, error: AsrError) -> None:
+        self.close(stream)
+        stream.listener.ended(error)
+
+    def _tell_closed(self, stream: Stream) -> None:
+        close = stream.session.close()
+        if close is not None and stream.link is not None and stream.link.is_welcome:
+            stream.link.send(close)

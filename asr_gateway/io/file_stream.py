@@ -1,0 +1,136 @@
+"""An awaitable front for one session that transcribes a whole file: audio is pushed, events are iterated.
+
+See the docstring of ``dispatch.py`` for its use.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_gateway.core.dialect import PackPauses
+from asr_gateway.core.session import SessionState
+from asr_gateway.io.stream import Stream
+from shared.errors import AsrError
+from shared.messages import EventKind, StepEvent
+
+
+class FileStream:
+    """One file's session. Only ``Dispatch.open_file`` makes one."""
+
+    def __init__(self) -> None:
+        self._stream: Stream | None = None
+        self._close: Callable[[Stream], None] | None = None
+        self._is_ready = False
+        # Bounded by the length of the file, which its route limits: words are its answer, not a buffer.
+        self._events: deque[StepEvent] = deque()
+        self._error: AsrError | None = None
+        self._changed = asyncio.Event()
+
+    # --- for whoever has the file -------------------------------------------------------------------------
+
+    async def opened(self, stream: Stream, close: Callable[[Stream], None]) -> None:
+        """Wait until the session has its slot.
+
+        Raises:
+            AsrError: it will not get one.
+        """
+        self._stream, self._close = stream, close
+        self._raise_error()
+        while not self._is_ready:
+            await self._change()
+
+    async def push(self, pcm: NDArray[np.float32]) -> None:
+        """Append samples ``[n]`` (24 kHz mono, finite), then wait while the session is full.
+
+        Raises:
+            AsrError: the session is over (WorkerLostError, RestartingError).
+        """
+        self._raise_error()
+        stream = self._opened_stream()
+        may_read = stream.audio(pcm)
+        while not may_read:
+            await self._change()
+            may_read = stream.may_read()
+
+    async def finish(self) -> None:
+        """Say that the audio is complete.
+
+        Raises:
+            AsrError: the session is over.
+        """
+        self._raise_error()
+        self._opened_stream().finish()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StepEvent:
+        while not self._events:
+            self._raise_error()
+            if self._opened_stream().session.state is SessionState.CLOSED:
+                raise StopAsyncIteration
+            await self._change()
+        return self._events.popleft()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the slot back."""
+        if self._stream is not None and self._close is not None:
+            self._close(self._stream)
+
+    # --- Listener -----------------------------------------------------------------------------------------
+
+    @property
+    def pack_pauses(self) -> PackPauses | None:
+        """A file has no use for pauses."""
+        return None
+
+    def ready(self) -> None:
+        """The session has its slot."""
+        self._is_ready = True
+        self._changed.set()
+
+    def step(self, step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> None:
+        """Not called: there is no ``pack_pauses``."""
+
+    def event(self, event: StepEvent) -> None:
+        """Keep a word for the iterator."""
+        if event.kind in (EventKind.WORD, EventKind.END_WORD):
+            self._events.append(event)
+        self._changed.set()
+
+    def has_room(self) -> None:
+        """The session can take in audio again."""
+        self._changed.set()
+
+    def ended(self, error: AsrError) -> None:
+        """The session is over before its time."""
+        self._error = error
+        self._changed.set()
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _opened_stream(self) -> Stream:
+        assert self._stream is not None, "a FileStream comes from Dispatch.open_file"
+        return self._stream
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+        self._raise_error()
