@@ -91,21 +91,19 @@ def build_info() -> dict[str, str]:
 
 
 class StaticFiles:
-    """Serves a folder, with ``index.html`` for folders in it, and the built-in page where it has none.
+    """Serves a folder, with ``index.html`` for folders in it; what it has not may be part of the built-in page.
 
     Args:
         root: the folder; it need not exist.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._folders = (root, Path(str(files("asr_gateway") / "web")))
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a GET for anything that has no route of its own."""
         name = request.match_info["path"]
         found = await asyncio.to_thread(self._find, name)
-        if found is None and name == "":
-            return _page(await asyncio.to_thread(_built_in_page))
         if found is None:
             return web.json_response({"error": "there is nothing here", "code": "not_found"}, status=404)
         if found.name == INDEX and name and not name.endswith(("/", INDEX)):
@@ -115,25 +113,21 @@ class StaticFiles:
         return web.FileResponse(found, headers=_SAFE_HEADERS)
 
     def _find(self, name: str) -> Path | None:
-        """Return the file that a request for ``name`` means, or None; never one outside of the folder."""
         if any(part.startswith(".") and part != ".well-known" for part in name.split("/")):
             return None
-        try:
-            root = self._root.resolve()
-            path = (root / name.lstrip("/")).resolve()
-            if not path.is_relative_to(root):
-                return None
-            if path.is_dir():
-                path /= INDEX
-            return path if path.is_file() else None
-        except (OSError, ValueError, RuntimeError):
-            # A NUL byte, a name too long, a loop of links.
+        return next((found for folder in self._folders if (found := _file_in(folder, name))), None)
+
+
+def _file_in(folder: Path, name: str) -> Path | None:
+    """Return the file that a request for ``name`` means, or None; never one outside of the folder."""
+    try:
+        root = folder.resolve()
+        path = (root / name.lstrip("/")).resolve()
+        if not path.is_relative_to(root):
             return None
-
-
-def _built_in_page() -> str:
-    return (files("asr_gateway") / "web" / INDEX).read_text("utf-8")
-
-
-def _page(text: str) -> web.Response:
-    return web.Response(text=text, content_type="text/html", charset="utf-8", headers=_SAFE_HEADERS)
+        if path.is_dir():
+            path /= INDEX
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        # A NUL byte, a name too long, a loop of links.
+        return None

@@ -1,0 +1,114 @@
+// Where audio comes from: a microphone, or a file that is played. Both give pieces of 24 kHz mono to `onPieces`.
+
+export const SAMPLE_RATE = 24000;
+const PIECE_SAMPLES = 1920;
+
+// A windowed sinc, evaluated where it is needed: any rate to 24 kHz, piece by piece.
+export class Resampler {
+  constructor(fromRate) {
+    this.step = fromRate / SAMPLE_RATE;
+    // Half the filter's width in input samples: 16 zero crossings of the lower of the two rates.
+    this.cutoff = Math.min(1, 1 / this.step) * 0.94;
+    this.half = Math.ceil(16 / this.cutoff);
+    this.kept = new Float32Array(this.half);
+    this.position = this.half;
+  }
+
+  feed(piece) {
+    if (this.step === 1) return piece.slice();
+    const input = new Float32Array(this.kept.length + piece.length);
+    input.set(this.kept);
+    input.set(piece, this.kept.length);
+    const output = [];
+    while (this.position + this.half < input.length) {
+      output.push(this.sampleAt(input, this.position));
+      this.position += this.step;
+    }
+    const used = Math.max(0, Math.floor(this.position) - this.half);
+    this.kept = input.slice(used);
+    this.position -= used;
+    return Float32Array.from(output);
+  }
+
+  sampleAt(input, position) {
+    const first = Math.ceil(position - this.half);
+    const last = Math.floor(position + this.half);
+    let sum = 0;
+    for (let index = Math.max(first, 0); index <= last; index += 1) {
+      const distance = position - index;
+      const angle = Math.PI * distance * this.cutoff;
+      const sinc = angle === 0 ? 1 : Math.sin(angle) / angle;
+      const window = 0.5 + 0.5 * Math.cos((Math.PI * distance) / (this.half + 1));
+      sum += input[index] * sinc * window * this.cutoff;
+    }
+    return sum;
+  }
+}
+
+export class Microphone {
+  async start(onPieces) {
+    if (!navigator.mediaDevices) {
+      throw new Error("browsers give the microphone only to pages of this machine (http://localhost) or over https");
+    }
+    this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: false } });
+    this.context = new AudioContext();
+    await this.context.audioWorklet.addModule("recorder.js");
+    const resampler = new Resampler(this.context.sampleRate);
+    this.node = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0 });
+    this.node.port.onmessage = ({ data }) => onPieces([resampler.feed(data)]);
+    this.context.createMediaStreamSource(this.stream).connect(this.node);
+    await this.context.resume();
+  }
+
+  stop() {
+    if (this.node) this.node.port.onmessage = null;
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.context?.close();
+  }
+}
+
+// Plays a file aloud and sends it at the same pace.
+export class Player {
+  constructor(bytes, onEnd) {
+    this.bytes = bytes;
+    this.onEnd = onEnd;
+  }
+
+  async start(onPieces) {
+    // Decoding into a context of 24 kHz resamples; its length plays no part.
+    const decoded = await new OfflineAudioContext(1, 1, SAMPLE_RATE).decodeAudioData(this.bytes);
+    const pcm = mono(decoded);
+    this.context = new AudioContext();
+    const source = new AudioBufferSourceNode(this.context, { buffer: decoded });
+    source.connect(this.context.destination);
+    source.start();
+    const startedAt = performance.now();
+    let sent = 0;
+    this.timer = setInterval(() => {
+      const due = Math.min(((performance.now() - startedAt) / 1000) * SAMPLE_RATE, pcm.length);
+      const pieces = [];
+      while (sent + PIECE_SAMPLES <= due || (sent < pcm.length && due === pcm.length)) {
+        pieces.push(pcm.subarray(sent, sent + PIECE_SAMPLES));
+        sent += PIECE_SAMPLES;
+      }
+      if (pieces.length) onPieces(pieces);
+      if (sent >= pcm.length) {
+        clearInterval(this.timer);
+        this.onEnd();
+      }
+    }, 40);
+  }
+
+  stop() {
+    clearInterval(this.timer);
+    this.context?.close();
+  }
+}
+
+function mono(decoded) {
+  const mixed = new Float32Array(decoded.length);
+  for (let channel = 0; channel < decoded.numberOfChannels; channel += 1) {
+    decoded.getChannelData(channel).forEach((sample, index) => { mixed[index] += sample / decoded.numberOfChannels; });
+  }
+  return mixed;
+}
