@@ -104,6 +104,7 @@ def _decode_blocks(file: Any, out: IO[bytes], limits: ChildLimits) -> None:
     import numpy as np  # noqa: PLC0415
     import soundfile  # noqa: PLC0415
 
+    from asr_gateway.audio.level import limited  # noqa: PLC0415
     from asr_gateway.audio.resample import Resampler  # noqa: PLC0415
 
     resampler = Resampler(file.samplerate)
@@ -124,7 +125,7 @@ def _decode_blocks(file: Any, out: IO[bytes], limits: ChildLimits) -> None:
             raise _RefusedError(BAD_AUDIO, f"the sample at {at_s:.2f} s is not a finite number")
         n_read += len(block)
         _check_length(n_read / file.samplerate, limits)
-        writer.feed(resampler.feed(mono))
+        writer.feed(resampler.feed(limited(mono)))
     if n_read == 0:
         raise _RefusedError(BAD_AUDIO, "the file holds no audio")
     writer.feed(resampler.flush())

@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_gateway.audio import file_child
 from asr_gateway.audio.file_child import ChildLimits
-from shared.errors import BadAudioError, DecodeTimeoutError, MessageTooLargeError
+from shared.errors import AsrError, BadAudioError, DecodeTimeoutError, MessageTooLargeError
 from shared.units import SAMPLE_RATE
 
 DEFAULT_MEMORY_BYTES: Final = 512 << 20
@@ -31,6 +31,14 @@ _PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROO
 """All that the child gets of the gateway's environment, which may hold secrets."""
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _READ_LIMIT_BYTES: Final = file_child.MAX_PAYLOAD_BYTES
+
+
+class DecoderUnavailableError(AsrError):
+    """The machine cannot start another process."""
+
+    code = "decoder_unavailable"
+    retry = True
+    http_status = 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,20 +148,39 @@ def _error_of(payload: bytes) -> BadAudioError | MessageTooLargeError:
 
 
 @asynccontextmanager
-async def open_decoder(file: BinaryIO, limits: FileLimits) -> AsyncIterator[FileDecoder]:
+async def open_decoder(file: IO[bytes], limits: FileLimits) -> AsyncIterator[FileDecoder]:
     """Start a child that decodes ``file`` from its beginning; it is gone when the context is left.
 
     Args:
         file: a real file, open for reading and flushed.
         limits: what it may cost.
+
+    Raises:
+        DecoderUnavailableError: there are too many processes or open files.
     """
     file.seek(0)
+    try:
+        process = await _start(file, limits)
+    except OSError as error:
+        message = f"the decoder cannot be started ({error.strerror}); please try again later"
+        raise DecoderUnavailableError(message) from error
+    try:
+        assert process.stdout is not None
+        yield FileDecoder(process.stdout, process, limits)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        # Not wait(): it hangs while the pipe is full and its reading paused.
+        await process.communicate()
+
+
+async def _start(file: IO[bytes], limits: FileLimits) -> Process:
     child_limits = ChildLimits(
         max_audio_s=limits.max_audio_s,
         max_cpu_s=ceil(limits.decode_timeout_s),
         max_memory_bytes=limits.max_memory_bytes,
     )
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         file_child.__name__,
@@ -164,11 +191,3 @@ async def open_decoder(file: BinaryIO, limits: FileLimits) -> AsyncIterator[File
         limit=_READ_LIMIT_BYTES,
         env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _ONE_THREAD,
     )
-    try:
-        assert process.stdout is not None
-        yield FileDecoder(process.stdout, process, limits)
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        # Not wait(): it hangs while the pipe is full and its reading paused.
-        await process.communicate()

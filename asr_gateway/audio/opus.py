@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_gateway.audio.level import limited
 from asr_gateway.audio.ogg import NO_GRANULE, OggParser, Packet, Page
 from shared.errors import AsrError, BadAudioError
 from shared.units import SAMPLE_RATE
@@ -200,7 +201,7 @@ class OggOpusDecoder:
                 samples = self._packets.decode(packet, length)
                 skip = min(self._skip_positions, length)
                 self._skip_positions -= skip
-                yield samples[skip // _DOWN : max(0, end) // _DOWN] * self._gain
+                yield limited(samples[skip // _DOWN : end // _DOWN] * self._gain)
             end -= length
 
     def _surplus(self, page: Page, page_positions: int) -> int:

@@ -9,13 +9,10 @@ from hashlib import sha256
 from typing import Final
 
 from shared.errors import ConfigError, UnauthorizedError
+from shared.key_hash import NO_KEY, key_hash
 
 _HASHED: Final = "sha256:"
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
-_LABEL_CHARACTERS: Final = 8
-
-ANYBODY: Final = "anybody"
-"""The label of clients where no key is needed."""
 
 
 class KeyRing:
@@ -37,13 +34,13 @@ class KeyRing:
         return not self._digests
 
     def admit(self, key: str | None) -> str:
-        """Return the label under which the use of ``key`` is counted.
+        """Return the short hash under which the use of ``key`` is counted (``NO_KEY`` where none is needed).
 
         Raises:
             UnauthorizedError: a key is needed, and this is none.
         """
         if self.is_open:
-            return ANYBODY
+            return NO_KEY
         if not key:
             message = "a key is needed: send it in the header kyutai-api-key"
             raise UnauthorizedError(message)
@@ -52,7 +49,7 @@ class KeyRing:
         if not sum(hmac.compare_digest(digest, stored) for stored in self._digests):
             message = "the key is not known"
             raise UnauthorizedError(message)
-        return digest.hex()[:_LABEL_CHARACTERS]
+        return key_hash(key)
 
 
 def _digest_of(stored: str, index: int) -> bytes:

@@ -1,0 +1,180 @@
+"""``POST {path}``: a whole audio file in, the list of its words out.
+
+    key, headers ──► body to disk ──► decoder started ──► slot ──────► audio, Flush ──► words ──► JSON
+       401, 415       408, 413           400, 413, 422     503 (turn)      503 (worker lost)
+
+What can be refused without the body is refused before it; a file that is no audio is refused before it waits for a
+slot. A slot is held only while audio flows, and the decoder waits while the worker is busy: neither the file nor its
+samples are ever in memory. A client that leaves takes its slot, its decoder and its file with it.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import IO, Any, Final, TypeVar
+
+import structlog
+from aiohttp import HttpVersion11, web
+
+from asr_gateway.audio.files import FileDecoder, FileLimits, open_decoder
+from asr_gateway.core.keys import KeyRing
+from asr_gateway.io.dispatch import Dispatch
+from asr_gateway.io.file_stream import FileStream
+from asr_gateway.io.http import authenticate, error_response
+from asr_gateway.io.spool import BodyLimits, ClientGoneError, spooled_body
+from asr_gateway.metrics import GatewayMetrics
+from shared.config import GatewayConfig
+from shared.errors import AsrError, BadMessageError, NoFreeSlotError, UnsupportedEncodingError
+from shared.log_events import FILE_REFUSED, FILE_TRANSCRIBED
+from shared.messages import EventKind, StepEvent
+from shared.units import SAMPLE_RATE
+
+MAX_STARTING: Final = 4
+"""Files that may have a decoder without having a slot: each takes 40 MB, and starting one takes CPU time."""
+_GONE_CHECK_S: Final = 0.25
+
+_T = TypeVar("_T")
+
+
+class FileTranscriber:
+    """Answers the POST requests of one gateway process.
+
+    Args:
+        dispatch: where sessions come from.
+        config: limits.
+        keys: who may send files.
+        metrics: where requests are counted.
+    """
+
+    def __init__(self, *, dispatch: Dispatch, config: GatewayConfig, keys: KeyRing, metrics: GatewayMetrics) -> None:
+        self._dispatch = dispatch
+        self._config = config
+        self._keys = keys
+        self._metrics = metrics
+        self._log = structlog.get_logger()
+        self._n_waiting = 0
+        self._starting = asyncio.Semaphore(MAX_STARTING)
+        self._body_limits = BodyLimits(
+            max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, folder=config.spool_dir
+        )
+        self._file_limits = FileLimits(max_audio_s=config.max_file_s, decode_timeout_s=config.decode_timeout_s)
+
+    async def expect(self, request: web.Request) -> web.Response | None:
+        """Answer ``Expect: 100-continue``: refuse what can be refused, or ask for the body."""
+        try:
+            self._check_headers(request)
+        except AsrError as error:
+            return self._refused(error)
+        if request.version >= HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # What was written is no part of the answer.
+            request.writer.output_size = 0
+        return None
+
+    async def handle(self, request: web.Request, module: str) -> web.Response:
+        """Answer one request for the module called ``module``."""
+        try:
+            key = self._check_headers(request)
+            words = await _unless_gone(request, self._transcribe(request, module, key))
+        except AsrError as error:
+            return self._refused(error)
+        self._metrics.post_answered(200)
+        return web.json_response(words)
+
+    def _refused(self, error: AsrError) -> web.Response:
+        self._metrics.post_answered(error.http_status)
+        self._log.info(FILE_REFUSED, code=error.code, reason=str(error))
+        return error_response(error)
+
+    def _check_headers(self, request: web.Request) -> str:
+        """Return the label of the request's key.
+
+        Raises:
+            AsrError: the request can be refused without its body.
+        """
+        key = authenticate(request, self._keys)
+        encoding = request.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            message = f"Content-Encoding {encoding[:40]!r}: send the file as it is, or in a compressed audio format"
+            raise UnsupportedEncodingError(message)
+        if request.content_type.startswith("multipart/"):
+            message = "the body must be the file itself, not a form: with curl use --data-binary @FILE instead of -F"
+            raise BadMessageError(message)
+        self._body_limits.check_announced(request.content_length)
+        if self._n_waiting >= self._config.file_queue_length:
+            message = f"{self._n_waiting} files are waiting already"
+            raise NoFreeSlotError(message)
+        return key
+
+    async def _transcribe(self, request: web.Request, module: str, key: str) -> list[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            with self._in_line():
+                file = await stack.enter_async_context(spooled_body(request, self._body_limits))
+                self._metrics.bytes_received(file.tell())
+                decoder, stream = await self._get_turn(stack, file, module)
+            clock = asyncio.get_running_loop().time
+            begun, audio_s = clock(), 0.0
+            try:
+                async for pcm in decoder.chunks():
+                    await stream.push(pcm)
+                    audio_s += len(pcm) / SAMPLE_RATE
+                await stream.finish()
+                messages = [_message(event) async for event in stream]
+            finally:
+                self._metrics.audio_received(audio_s, key=key)
+        wall_s = clock() - begun
+        self._log.info(FILE_TRANSCRIBED, key=key, audio_s=round(audio_s, 2), wall_s=round(wall_s, 2))
+        return messages
+
+    @contextmanager
+    def _in_line(self) -> Iterator[None]:
+        """Count a request from its first byte to its slot: so many may lie on the disk and wait."""
+        self._n_waiting += 1
+        self._metrics.file_queue_changed(self._n_waiting)
+        try:
+            yield
+        finally:
+            self._n_waiting -= 1
+            self._metrics.file_queue_changed(self._n_waiting)
+
+    async def _get_turn(self, stack: AsyncExitStack, file: IO[bytes], module: str) -> tuple[FileDecoder, FileStream]:
+        """Start the decoder, see that there is audio, then wait for a slot: first come, first served.
+
+        Raises:
+            AsrError: the file is no audio, or there was no slot in time.
+        """
+        try:
+            async with asyncio.timeout(self._config.file_wait_s), self._starting:
+                decoder = await stack.enter_async_context(open_decoder(file, self._file_limits))
+                await decoder.read_info()
+                stream = await stack.enter_async_context(await self._dispatch.open_file(module))
+        except TimeoutError:
+            message = f"no slot became free within {self._config.file_wait_s:g} s"
+            raise NoFreeSlotError(message) from None
+        return decoder, stream
+
+
+async def _unless_gone(request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """Return what ``work`` returns, but give it up when the client closes the connection.
+
+    Raises:
+        ClientGoneError: it did.
+    """
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_GONE_CHECK_S)
+            if not task.done() and (request.transport is None or request.transport.is_closing()):
+                message = "the client closed the connection while its file was transcribed"
+                raise ClientGoneError(message)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _message(event: StepEvent) -> dict[str, Any]:
+    if event.kind is EventKind.WORD:
+        return {"type": "Word", "text": event.text, "start_time": event.time_s}
+    assert event.kind is EventKind.END_WORD, "a file asks for no markers"
+    return {"type": "EndWord", "stop_time": event.time_s}
