@@ -1,0 +1,51 @@
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_gateway.core.keys import KeyRing
+from shared.errors import ConfigError, UnauthorizedError
+from shared.key_hash import NO_KEY, key_hash
+
+HASHED = "sha256:" + sha256(b"hidden").hexdigest()
+
+
+@pytest.mark.parametrize("key", ["plain", "hidden"])
+def test_plain_and_hashed_keys_open_the_door_under_their_short_hash(key: str) -> None:
+    assert KeyRing(("plain", HASHED)).admit(key) == key_hash(key)
+
+
+def test_a_hash_in_capitals_is_the_same_hash() -> None:
+    assert KeyRing((HASHED.upper().replace("SHA256", "sha256"),)).admit("hidden") == key_hash("hidden")
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_missing_key_is_refused_and_told_where_it_goes(key: str | None) -> None:
+    with pytest.raises(UnauthorizedError, match="kyutai-api-key"):
+        KeyRing(("plain",)).admit(key)
+
+
+@pytest.mark.parametrize("key", ["plai", "plain ", "Plain", HASHED, sha256(b"hidden").hexdigest(), "\udcff"])
+def test_other_keys_are_refused(key: str) -> None:
+    with pytest.raises(UnauthorizedError, match="not known"):
+        KeyRing(("plain", HASHED)).admit(key)
+
+
+@given(st.text())
+def test_an_error_never_quotes_the_key(key: str) -> None:
+    with pytest.raises(UnauthorizedError) as caught:
+        KeyRing(("a key that text strategies do not find",)).admit(f"<{key}>")
+    assert f"<{key}>" not in str(caught.value)
+
+
+def test_without_keys_everybody_may_come_in() -> None:
+    ring = KeyRing(())
+    assert ring.is_open
+    assert ring.admit(None) == ring.admit("whatever") == NO_KEY
+
+
+def test_a_malformed_hash_is_a_config_error_that_names_the_entry_but_not_the_value() -> None:
+    with pytest.raises(ConfigError, match=r"authorized_ids\[1\]") as caught:
+        KeyRing(("plain", "sha256:secret"))
+    assert "secret" not in str(caught.value)

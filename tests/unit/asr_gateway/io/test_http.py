@@ -1,0 +1,139 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer, make_mocked_request
+from yarl import URL
+
+from asr_gateway.core.keys import KeyRing
+from asr_gateway.io.http import StaticFiles, authenticate, build_info, error_response
+from shared.errors import BadAudioError, NoFreeSlotError, UnauthorizedError, WorkerLostError
+
+KEYS = KeyRing(("right",))
+UPGRADE = {"Upgrade": "WebSocket", "Connection": "Upgrade"}
+
+
+def test_the_header_brings_the_key() -> None:
+    authenticate(make_mocked_request("POST", "/", {"kyutai-api-key": "right"}), KEYS)
+
+
+def test_a_websocket_may_bring_the_key_in_the_query() -> None:
+    authenticate(make_mocked_request("GET", "/?auth_id=right", UPGRADE), KEYS)
+
+
+def test_the_header_counts_before_the_query() -> None:
+    with pytest.raises(UnauthorizedError):
+        authenticate(make_mocked_request("GET", "/?auth_id=right", UPGRADE | {"kyutai-api-key": "wrong"}), KEYS)
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_other_requests_may_not_bring_the_key_in_the_query(method: str) -> None:
+    with pytest.raises(UnauthorizedError):
+        authenticate(make_mocked_request(method, "/?auth_id=right"), KEYS)
+
+
+def test_an_error_is_json_with_a_code() -> None:
+    response = error_response(BadAudioError("no audio"))
+    assert (response.status, response.text) == (400, '{"error": "no audio", "code": "bad_audio"}')
+    assert "Retry-After" not in response.headers
+
+
+@pytest.mark.parametrize("error", [NoFreeSlotError(), WorkerLostError("lost")])
+def test_what_may_be_tried_again_says_when(error: NoFreeSlotError | WorkerLostError) -> None:
+    response = error_response(error)
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+
+
+def test_build_info_has_the_fields_of_moshi_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_GIT_HASH", "abc123")
+    info = build_info()
+    assert info["git_hash"] == "abc123"
+    assert {"build_timestamp", "git_branch", "git_timestamp", "git_describe", "version"} <= info.keys()
+
+
+class Site:
+    """A folder with secrets beside it, served."""
+
+    def __init__(self, root: Path, server: TestServer, session: ClientSession) -> None:
+        self.root = root
+        self.server = server
+        self.session = session
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    async def get(self, path: str) -> tuple[int, str]:
+        url = URL(f"http://{self.server.host}:{self.server.port}{path}", encoded=True)
+        async with self.session.get(url, allow_redirects=False) as response:
+            text = response.headers.get("Location", "") if response.status == 307 else await response.text()
+            return response.status, text
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    root = tmp_path / "static"
+    (tmp_path / "secret.txt").write_text("secret")
+    app = web.Application()
+    app.router.add_get("/{path:.*}", StaticFiles(root).handle)
+    async with TestServer(app) as server, ClientSession() as session:
+        yield Site(root, server, session)
+
+
+async def test_a_folder_that_does_not_exist_leaves_the_built_in_page(site: Site) -> None:
+    status, text = await site.get("/")
+    assert (status, "<!doctype html>" in text) == (200, True)
+    assert (await site.get("/a.txt"))[0] == 404
+
+
+async def test_files_are_served(site: Site) -> None:
+    site.write("a b.txt", "hello")
+    assert await site.get("/a%20b.txt") == (200, "hello")
+
+
+async def test_an_index_replaces_the_built_in_page(site: Site) -> None:
+    site.write("index.html", "mine")
+    assert await site.get("/") == (200, "mine")
+    assert await site.get("/index.html") == (200, "mine")
+
+
+async def test_a_folder_answers_with_its_index_after_the_slash(site: Site) -> None:
+    site.write("demo/index.html", "demo")
+    assert await site.get("/demo/") == (200, "demo")
+    assert await site.get("/demo?x=1") == (307, "/demo/?x=1")
+
+
+async def test_a_redirect_never_leaves_the_host(site: Site) -> None:
+    site.write("evil.com/index.html", "x")
+    assert await site.get("//evil.com") == (307, "/evil.com/")
+
+
+async def test_a_folder_without_an_index_is_not_listed(site: Site) -> None:
+    site.write("empty/a.txt", "x")
+    assert (await site.get("/empty/"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/..%2fsecret.txt",
+        "/a/..%2f..%2fsecret.txt",
+        "/link.txt",
+        "//etc/passwd",
+        "/%2fetc%2fpasswd",
+        "/.hidden",
+        "/a%00b",
+        "/" + "x" * 5000,
+    ],
+)
+async def test_nothing_outside_of_the_folder_is_served(site: Site, path: str) -> None:
+    site.write(".hidden", "hidden")
+    site.write("a/b.txt", "x")
+    (site.root / "link.txt").symlink_to(site.root.parent / "secret.txt")
+    status, text = await site.get(path)
+    assert status == 404
+    assert "secret" not in text
