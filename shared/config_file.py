@@ -95,9 +95,7 @@ def _service(path: Path, table: TomlTable, findings: Findings) -> ServiceConfig 
 
 def _module(name: str, table: TomlTable) -> ModuleConfig | None:
     if table.raw("type") in _FOREIGN_TYPES:
-        table.complain(
-            "type", f'no speech to text for a batch; of moshi-server\'s modules only "{MODULE_TYPE}" is served'
-        )
+        table.complain("type", f'of moshi-server\'s modules only "{MODULE_TYPE}" is served')
         return None
     if table.value("type", Kind(base=str, limits=Choice((MODULE_TYPE,)))) is None:
         return None
