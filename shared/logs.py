@@ -31,7 +31,7 @@ LEVELS: Final[Mapping[str, int]] = {
     "warn": logging.WARNING,
     "warning": logging.WARNING,
     "error": logging.ERROR,
-    "off": logging.CRITICAL + 10,
+    "off": logging.CRITICAL,  # which nothing of ours is
 }
 """What ``--log`` takes: moshi-server's words and Python's."""
 
