@@ -197,6 +197,7 @@ async function offerSamples() {
     $("samples").append(button);
   }
   $("samples").hidden = false;
+  $("demo").hidden = false;
 }
 
 async function offerModels() {

@@ -1,0 +1,93 @@
+"""From start to stop: when the service may be used, what survives what, and that nothing stays behind."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+async def test_ready_means_that_a_session_is_served_and_stop_means_that_nothing_is_left(
+    start_service: Callable[..., Any], connect: Callable[..., Any]
+) -> None:
+    service = start_service()
+    service.wait_for({200})
+    async with connect(service) as client:
+        assert await client.next(timeout_s=1.0) == {"type": "Ready"}
+    processes = service.children()
+    assert len(processes) >= 2
+    assert service.stop() == 0
+    assert [process for process in processes if process.is_running()] == []
+    assert list((service.folder / "tmp").iterdir()) == []
+    assert f"ready: demo.toml, 1 worker on cpu, on {service.url}" in service.output()
+
+
+async def test_no_session_is_promised_before_a_worker_is_there(
+    start_service: Callable[..., Any], connect: Callable[..., Any]
+) -> None:
+    service = start_service("--model", "fake")
+    # The gateway answers long before the worker: until then it says that it cannot serve.
+    service.wait_for({503})
+    assert service.status("/healthz") == 200
+    service.wait_for({200})
+    async with connect(service) as client:
+        assert await client.next(timeout_s=1.0) == {"type": "Ready"}
+
+
+async def test_a_worker_that_is_killed_comes_back(service: Any, connect: Callable[..., Any]) -> None:
+    worker = service.child("asr_worker")
+    async with connect(service) as client:
+        await client.until("Ready")
+        await client.send(type="Audio", pcm=[0.0] * 1920)
+        worker.kill()
+        error = await client.until("Error")
+        assert error["code"] == "worker_lost"
+        assert await client.next() is None
+        assert client.socket.close_code == 1011
+    service.wait_for({200})
+    assert service.child("asr_worker").pid != worker.pid
+    async with connect(service) as client:
+        await client.until("Ready")
+        await client.send(type="Audio", pcm=[0.0] * 3840)
+        await client.send(type="Flush", id=1)
+        await client.until("Flushed")
+
+
+def test_children_die_with_a_supervisor_that_is_killed(start_service: Callable[..., Any]) -> None:
+    service = start_service("--model", "fake")
+    service.wait_for({200})
+    processes = service.children()
+    service.process.kill()
+    service.process.wait()
+    gone, alive = psutil.wait_procs(processes, timeout=5)
+    assert len(gone) == len(processes)
+    assert alive == []
+
+
+def test_a_wrong_configuration_ends_everything_with_its_message(
+    start_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    demo = Path(__file__).parents[2] / "asr_worker" / "demo" / "demo.toml"
+    broken = tmp_path / "broken.toml"
+    broken.write_text(demo.read_text().replace('"lm.safetensors"', '"absent.safetensors"'))
+    service = start_service("--config", str(broken))
+    assert service.process.wait(timeout=30) == 2
+    assert "absent.safetensors" in service.output()
+    assert "Traceback" not in service.output()
+
+
+async def test_the_gateway_finishes_its_sessions_before_it_stops(
+    start_service: Callable[..., Any], connect: Callable[..., Any]
+) -> None:
+    service = start_service("--model", "fake")
+    service.wait_for({200})
+    async with connect(service) as client:
+        await client.until("Ready")
+        os.kill(service.process.pid, signal.SIGTERM)
+        service.wait_for({503})
+        await client.send(type="Audio", pcm=[0.1] * 19_200)
+        await client.send(type="Flush", id=1)
+        await client.until("Flushed")
+    assert service.stop() == 0

@@ -1,0 +1,74 @@
+"""Real speech through real processes: the words, and when they were said."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FRAME_S = 0.08 + 1e-6
+
+
+async def test_float_arrays_at_the_pace_of_speech_give_the_words_exactly(
+    service: Any, recordings: list[Any], speak_live: Callable[..., Any], score: Callable[..., Any]
+) -> None:
+    heard = await asyncio.gather(*(speak_live(service, recording) for recording in recordings))
+    result = score(heard)
+    assert result.n_right == result.n_spoken, result.differences
+    assert result.worst_time_error_s <= 1e-6
+
+
+async def test_each_processed_frame_is_reported_with_its_pause_probabilities(
+    service: Any, recordings: list[Any], speak_live: Callable[..., Any]
+) -> None:
+    heard = await speak_live(service, recordings[5])
+    steps = [message for message in heard.messages if message["type"] == "Step"]
+    assert [step["step_idx"] for step in steps] == list(range(1, len(steps) + 1))
+    assert all(len(step["prs"]) == 4 for step in steps)
+    assert all(0.0 <= probability <= 1.0 for step in steps for probability in step["prs"])
+    assert all(list(step) == ["type", "step_idx", "prs", "buffered_pcm"] for step in steps)
+    assert all(step["buffered_pcm"] >= 0 for step in steps)
+
+
+async def test_ogg_opus_at_the_pace_of_speech_gives_the_words(
+    service: Any, recordings: list[Any], speak_opus: Callable[..., Any], score: Callable[..., Any]
+) -> None:
+    heard = await asyncio.gather(*(speak_opus(service, recording) for recording in recordings))
+    result = score(heard)
+    assert result.n_right >= 0.95 * result.n_spoken, result.differences
+    assert result.worst_time_error_s <= FRAME_S
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg"])
+async def test_posted_files_give_the_words(
+    kind: str, service: Any, recordings: list[Any], post: Callable[..., Any], score: Callable[..., Any]
+) -> None:
+    heard = await asyncio.gather(*(post(service, recording, kind) for recording in recordings))
+    result = score(heard)
+    assert result.n_right >= 0.95 * result.n_spoken, result.differences
+    assert result.worst_time_error_s <= FRAME_S
+
+
+@pytest.mark.parametrize("flags", [[], ["--post"]])
+def test_the_transcribe_command_gives_the_words_and_their_times(
+    flags: list[str], service: Any, recordings: list[Any], tmp_path: Path
+) -> None:
+    paths = []
+    for recording in recordings[:2]:
+        recording.encoded(tmp_path, "wav")
+        paths.append(str(tmp_path / f"{recording.name}.wav"))
+    answer = subprocess.run(
+        [sys.executable, "-m", "asr_cli", "transcribe", *paths, "--url", service.url, "--format", "json", *flags],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    transcripts = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [
+        [(word["text"], round(word["start"], 2), round(word["end"], 2)) for word in transcript["words"]]
+        for transcript in transcripts
+    ] == [recording.expected for recording in recordings[:2]]
