@@ -69,7 +69,7 @@ async def spooled_body(request: web.Request, limits: BodyLimits) -> AsyncIterato
     """
     limits.check_announced(request.content_length)
     try:
-        file = await asyncio.to_thread(_create, limits.folder)
+        file = await _created(limits.folder)
     except OSError as error:
         raise _spool_full(error) from error
     try:
@@ -78,6 +78,16 @@ async def spooled_body(request: web.Request, limits: BodyLimits) -> AsyncIterato
     finally:
         # In a thread as well: giving back a long file's blocks takes time.
         await asyncio.to_thread(file.close)
+
+
+async def _created(folder: str) -> IO[bytes]:
+    making = asyncio.get_running_loop().run_in_executor(None, _create, folder)
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        # The thread cannot be cancelled, and its file has no other owner.
+        making.add_done_callback(lambda made: made.exception() or made.result().close())
+        raise
 
 
 def _create(folder: str) -> IO[bytes]:
