@@ -73,6 +73,13 @@ def module_problems(module: ModuleConfig) -> list[str]:
     return problems + _conditioning_problems(f"[{place}]", module)
 
 
+def _is_number(text: str, number: float) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -134,10 +141,9 @@ def _conditioning_problems(place: str, module: ModuleConfig) -> list[str]:
         case None:
             names = ", ".join(module.model.conditioners)
             return [f'{place} model.conditioners: one must be called "{CONDITIONER}", found: {names}']
-        case LutConditioner() if delay is not None:
-            problem = f'the conditioner "{CONDITIONER}" is a "Lut", which takes no number'
-            return [
-                f"{place} conditioning_delay = {delay:g}: {problem}; set conditioning_learnt_padding = true instead"
-            ]
+        case LutConditioner(possible_values=values) if delay is not None and not any(
+            _is_number(text, delay) for text in values
+        ):
+            return [f"{place} conditioning_delay = {delay:g}: the model knows only {', '.join(values)}"]
         case _:
             return []

@@ -91,7 +91,7 @@ def _summed(parts: list[Family]) -> Family:
 def _parse(text: bytes) -> dict[str, Family]:
     families: dict[str, Family] = {}
     current = ""
-    for line in text.decode("utf-8", "replace").splitlines():
+    for line in text.decode("utf-8", "replace").split("\n"):
         if comment := _COMMENT.fullmatch(line):
             what, current, rest = comment.groups()
             family = families.setdefault(current, Family())

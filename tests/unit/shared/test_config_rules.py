@@ -106,21 +106,30 @@ class TestConditioners:
             '[modules.asr] model.conditioners: one must be called "delay", found: noise',
         ]
 
-    def test_a_table_of_values_takes_the_learnt_padding_only(self, sample_config: Any) -> None:
+    def test_a_table_of_values_takes_the_learnt_padding_or_a_delay_that_it_knows(self, sample_config: Any) -> None:
+        table = '[modules.asr.model.conditioners.delay]\ntype = "Lut"\nn_bins = 3\ndim = 16\n'
+        table += 'possible_values = ["x", "0.50"]'
+
+        def with_key(key: str) -> str:
+            return str(sample_config.changed("temperature = 0", key) + table)
+
+        for key in ("conditioning_learnt_padding = true", "conditioning_delay = 0.5"):
+            module = sample_config.load(with_key(key)).service.modules[0]
+            assert module.model.conditioners == {
+                "delay": LutConditioner(n_bins=3, dim=16, possible_values=("x", "0.50"))
+            }
+        assert sample_config.problems(with_key("conditioning_delay = 2.5")) == [
+            "[modules.asr] conditioning_delay = 2.5: the model knows only x, 0.50"
+        ]
+
+    def test_a_table_of_values_has_a_bin_for_each(self, sample_config: Any) -> None:
         table = (
-            '[modules.asr.model.conditioners.delay]\ntype = "Lut"\nn_bins = 3\ndim = 16\npossible_values = ["a", "b"]\n'
+            '[modules.asr.model.conditioners.delay]\ntype = "Lut"\nn_bins = 1\ndim = 16\npossible_values = ["a", "b"]'
         )
 
-        padded = sample_config.load(
+        assert sample_config.problems(
             sample_config.changed("temperature = 0", "conditioning_learnt_padding = true") + table
-        ).service
-        assert padded.modules[0].model.conditioners == {
-            "delay": LutConditioner(n_bins=3, dim=16, possible_values=("a", "b"))
-        }
-        assert (
-            len(sample_config.problems(sample_config.changed("temperature = 0", "conditioning_delay = 0.5") + table))
-            == 1
-        )
+        ) == ["[modules.asr.model.conditioners.delay] possible_values: 2 of them, at most n_bins = 1 are allowed"]
 
     @pytest.mark.parametrize(
         ("old", "new", "problem"),
