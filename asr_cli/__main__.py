@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Final
 
 from asr_cli.usage import UsageError
-from shared.errors import AsrError
+from shared.errors import AsrError, ConfigError
 
 COMMANDS: Final = {
     "serve": "run the service on this machine: one gateway and its workers",
@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = make_parser(words[0] if words else "").parse_args(words)
     try:
         return int(args.run(args))
+    except ConfigError as error:
+        print("\n".join(f"asr: {problem}" for problem in error.problems), file=sys.stderr)
+        return 2
     except (UsageError, AsrError) as error:
         print(f"asr: {error}", file=sys.stderr)
         return 1

@@ -13,9 +13,9 @@ from typing import Final
 from asr_cli.capacity import memory_need
 from asr_cli.serve import demo_config
 from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, probe_torch
-from asr_cli.usage import from_environment
 from shared.config import ModuleConfig
 from shared.config_file import load_config
+from shared.settings import CONFIG, add_options, chosen
 
 PACKAGES: Final = ("aiohttp", "librosa", "msgpack", "numpy", "opuslib", "pyzmq", "soundfile", "soxr")
 BYTES_PER_NUMBER: Final = {"f32": 4, "bf16": 2, "f16": 2}
@@ -29,13 +29,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Say what this machine can do: libraries, device, number type, memory, and how many slots of a "
         "configuration fit into it. The exit status is 1 if something that the service needs is missing.",
     )
-    parser.add_argument("--config", default=from_environment("config"), help="TOML file (default: the demo model)")
+    add_options(parser, [CONFIG])
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each fact."""
-    config_path = demo_config() if args.config is None else Path(args.config)
+    values = chosen(args, [CONFIG], os.environ)
+    config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
     torch = probe_torch()
     missing = [*report_system(), *report_packages(), *report_torch(torch)]

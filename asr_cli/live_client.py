@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +22,21 @@ SILENT_SERVICE_S: Final = 60.0
 """A service pings every 10 s: one that is silent for longer than this has gone."""
 TIMEOUTS: Final = aiohttp.ClientWSTimeout(ws_receive=SILENT_SERVICE_S, ws_close=5.0)
 FLUSH_ID: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service and the right to use it."""
+
+    url: str
+    key: str
+    """One of its authorized_ids."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"kyutai-api-key": self.key}
+
 
 OnMessage = Callable[[Mapping[str, Any]], None]
 
@@ -54,14 +70,13 @@ def encode_audio(pcm: NDArray[np.float32]) -> bytes:
 
 
 async def transcribe_live(
-    pieces: Iterator[NDArray[np.float32]], *, url: str, key: str, rtf: float, on_message: OnMessage
+    pieces: Iterator[NDArray[np.float32]], service: Service, *, rtf: float, on_message: OnMessage
 ) -> None:
     """Send the audio and hand every message to ``on_message`` until the service has said the last word.
 
     Args:
         pieces: 24 kHz mono float32, cut anywhere.
-        url: of the service.
-        key: one of its authorized_ids.
+        service: whom to ask.
         rtf: how many seconds of audio to send in one second; 0 for as fast as the service takes it.
         on_message: called for each message as it comes.
 
@@ -71,7 +86,7 @@ async def transcribe_live(
     async with (
         connection() as http,
         http.ws_connect(
-            session_url(url, "ws"), headers={"kyutai-api-key": key}, timeout=TIMEOUTS, max_msg_size=0
+            session_url(service.url, "ws"), headers=service.headers, timeout=TIMEOUTS, max_msg_size=0
         ) as socket,
     ):
         await receive_until("Ready", socket, on_message)
@@ -126,7 +141,7 @@ async def receive_until(wanted: str, socket: aiohttp.ClientWebSocketResponse, on
             return
 
 
-async def transcribe_by_post(path: Path, *, url: str, key: str) -> list[dict[str, Any]]:
+async def transcribe_by_post(path: Path, service: Service) -> list[dict[str, Any]]:
     """Send the file as it is and return the messages that came back.
 
     Raises:
@@ -134,7 +149,7 @@ async def transcribe_by_post(path: Path, *, url: str, key: str) -> list[dict[str
     """
     async with connection() as http:
         with path.open("rb") as body:
-            async with http.post(session_url(url, "http"), data=body, headers={"kyutai-api-key": key}) as answer:
+            async with http.post(session_url(service.url, "http"), data=body, headers=service.headers) as answer:
                 text = await answer.text()
                 if not answer.ok:
                     message = f"{path}: the service answered {answer.status}: {text.strip() or answer.reason}"

@@ -8,17 +8,19 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from asr_cli.gpus import count_gpus
 from asr_cli.processes import ProcessGroup
 from asr_cli.supervision import Supervision
 from asr_cli.topology import ServePlan, gateway_arguments, place_workers, worker_arguments, worker_devices
-from asr_cli.usage import UsageError, from_environment
-from shared.config import ServiceConfig
+from asr_cli.usage import UsageError
+from shared.allowed import Choice, Kind, Range
+from shared.config import GatewayConfig, ServiceConfig, WorkerConfig
 from shared.config_file import load_config
+from shared.settings import CONFIG, LOG, SILENT, Option, add_options, chosen, overridden, section_options
 
 DRAIN_MARGIN_S: Final = 5.0
 """What a process may take beyond its own drain deadline before it is killed."""
@@ -26,64 +28,52 @@ DRAIN_MARGIN_S: Final = 5.0
 LONGEST_SOCKET_PATH: Final = 100
 """A Unix socket's path holds 107 characters; ZeroMQ needs a few of its own."""
 
+WORKERS: Final = Option(
+    name="workers",
+    kind=Kind(base=int, limits=Range(1, 1024)),
+    help="workers for each module (one for each GPU; one on a machine without)",
+)
+MODEL: Final = Option(
+    name="model", kind=Kind(base=str, limits=Choice(("fake",))), help="fake: a model without weights, for tests"
+)
+_ALIASES: Final = {"host": ("--addr",)}
+_SECTION_OPTIONS: Final = tuple(
+    option
+    for section, names in ((GatewayConfig, {"host", "port", "drain_s"}), (WorkerConfig, {"device"}))
+    for option in section_options(section, aliases=_ALIASES)
+    if option.name in names
+)
+OPTIONS: Final = (CONFIG, *_SECTION_OPTIONS, WORKERS, MODEL, LOG, SILENT)
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its flags."""
     parser = subparsers.add_parser(
         "serve",
         description="Run one gateway and its workers on this machine, start again what dies, and stop in order: "
-        "Ctrl-C or SIGTERM lets the running sessions finish. Each flag can also be set as ASR_<FLAG>.",
+        "Ctrl-C or SIGTERM lets the running sessions finish. Without a configuration, the demo model is served.",
     )
-    parser.add_argument("--config", default=from_environment("config"), help="TOML file (default: the demo model)")
-    parser.add_argument("--host", "--addr", default=from_environment("host"), help="address to listen on")
-    parser.add_argument("--port", type=int, default=from_environment("port"), help="port to listen on; 0: a free one")
+    add_options(parser, OPTIONS)
     parser.add_argument(
-        "--workers",
-        type=positive_count,
-        default=from_environment("workers"),
-        metavar="N",
-        help="workers for each module (default: one for each GPU, one without GPUs)",
+        "--cpu", dest="device", action="store_const", const="cpu", default=argparse.SUPPRESS, help="as --device cpu"
     )
-    parser.add_argument("--device", default=from_environment("device"), help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="same as --device cpu")
-    parser.add_argument("--model", type=model_name, default=from_environment("model"), help="fake: needs no weights")
-    parser.add_argument(
-        "--log", "-l", default=from_environment("log"), metavar="LEVEL", help="debug, info, warning ..."
-    )
-    parser.add_argument("--silent", action="store_true", help="log to the file only")
     parser.set_defaults(run=run)
-
-
-def positive_count(text: str) -> int:
-    """Return a count of at least 1; argparse turns the ValueError into its message."""
-    count = int(text)
-    if count < 1:
-        message = f"{count} is less than 1"
-        raise argparse.ArgumentTypeError(message)
-    return count
-
-
-def model_name(text: str) -> str:
-    """Return the only model that is chosen by name; all others come from the configuration."""
-    if text != "fake":
-        message = f"{text!r} is not known; 'fake' is"
-        raise argparse.ArgumentTypeError(message)
-    return text
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes; return the exit status."""
-    config_path = demo_config() if args.config is None else Path(args.config)
+    values = chosen(args, OPTIONS, os.environ)
+    config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
     private_dir = tempfile.mkdtemp(prefix="asr-")  # only this user may enter it
     try:
-        plan = make_plan(args, config, config_path, private_dir)
+        plan = make_plan(values, config, config_path, private_dir)
         group = ProcessGroup(
             supervision=Supervision(
                 gateways=["gateway"],
                 workers=[worker.name for worker in plan.workers],
-                gateway_drain_s=config.gateway.drain_s + DRAIN_MARGIN_S,
-                worker_drain_s=config.worker.drain_s + DRAIN_MARGIN_S,
+                gateway_drain_s=overridden(config.gateway, values).drain_s + DRAIN_MARGIN_S,
+                worker_drain_s=overridden(config.worker, values).drain_s + DRAIN_MARGIN_S,
             ),
             commands=commands(plan),
             host=reachable(plan.host),
@@ -108,29 +98,38 @@ def demo_config() -> Path:
     return Path(spec.submodule_search_locations[0]) / "demo" / "demo.toml"
 
 
-def make_plan(args: argparse.Namespace, config: ServiceConfig, config_path: Path, private_dir: str) -> ServePlan:
-    """Resolve what the flags leave open: devices, endpoints and ports."""
-    device = args.device or config.worker.device
-    n_gpus = count_gpus(os.environ) if device in {"auto", "cuda"} and args.model is None else 0
+def make_plan(values: Mapping[str, Any], config: ServiceConfig, config_path: Path, private_dir: str) -> ServePlan:
+    """Resolve what the settings leave open: devices, endpoints and ports."""
+    gateway, worker = overridden(config.gateway, values), overridden(config.worker, values)
+    model = values.get(MODEL.name)
+    n_gpus = count_gpus(os.environ) if worker.device in {"auto", "cuda"} and model is None else 0
     modules = [module.name for module in config.modules]
-    devices = worker_devices(device=device, n_gpus=n_gpus, n_workers=args.workers)
+    devices = worker_devices(device=worker.device, n_gpus=n_gpus, n_workers=values.get(WORKERS.name))
     n_workers = len(modules) * len(devices)
-    host = config.gateway.host if args.host is None else args.host
-    port = config.gateway.port if args.port is None else args.port
     spare_ports = free_ports(2 * n_workers + 1)
     return ServePlan(
         config=str(config_path),
-        host=host,
-        port=port or spare_ports.pop(),
+        host=gateway.host,
+        port=gateway.port or spare_ports.pop(),
         workers=place_workers(
             modules=modules,
             devices=devices,
             endpoints=link_endpoints(private_dir, spare_ports[:n_workers]),
             metrics_ports=spare_ports[n_workers : 2 * n_workers],
         ),
-        model=args.model,
-        log_flags=(*(("--log", args.log) if args.log else ()), *(("--silent",) if args.silent else ())),
+        model=model,
+        common_flags=common_flags(values),
     )
+
+
+def common_flags(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what every child is told as it was told here."""
+    flags = [
+        (option.flag, str(values[option.name]))
+        for option in OPTIONS
+        if option.name in {"drain_s", "log"} & values.keys()
+    ]
+    return (*(word for pair in flags for word in pair), *([SILENT.flag] if values.get(SILENT.name) else []))
 
 
 def link_endpoints(private_dir: str, ports: Sequence[int]) -> list[str]:

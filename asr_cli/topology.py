@@ -31,7 +31,8 @@ class ServePlan:
     workers: tuple[WorkerPlace, ...]
     model: str | None = None
     """``fake`` or None: the configured one."""
-    log_flags: tuple[str, ...] = ()
+    common_flags: tuple[str, ...] = ()
+    """Given to every process."""
 
 
 def worker_devices(*, device: str, n_gpus: int, n_workers: int | None) -> list[str]:
@@ -71,7 +72,7 @@ def worker_arguments(plan: ServePlan, worker: WorkerPlace) -> list[str]:
     arguments += ["--device", worker.device, "--metrics-port", str(worker.metrics_port)]
     if plan.model is not None:
         arguments += ["--model", plan.model]
-    return [*arguments, *plan.log_flags]
+    return [*arguments, *plan.common_flags]
 
 
 def gateway_arguments(plan: ServePlan) -> list[str]:
@@ -79,4 +80,4 @@ def gateway_arguments(plan: ServePlan) -> list[str]:
     arguments = ["--config", plan.config, "--host", plan.host, "--port", str(plan.port)]
     for worker in plan.workers:
         arguments += ["--worker", worker.endpoint, "--scrape", f"http://127.0.0.1:{worker.metrics_port}/metrics"]
-    return [*arguments, *plan.log_flags]
+    return [*arguments, *plan.common_flags]

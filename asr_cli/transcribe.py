@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -9,14 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from asr_cli.audio_file import AudioFile
-from asr_cli.live_client import transcribe_by_post, transcribe_live
+from asr_cli.live_client import Service, transcribe_by_post, transcribe_live
 from asr_cli.transcript import timed_words
 from asr_cli.transcript_output import RENDERERS, SUFFIXES, LiveWords, StatusLine, View
-from asr_cli.usage import from_environment
+from shared.settings import TEXT, Option, add_options, chosen
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_KEY: Final = "public_token"
 """The key of the demo model's configuration, and of the published ones."""
+
+URL: Final = Option(name="url", kind=TEXT, help=f"address of the service ({DEFAULT_URL})")
+KEY: Final = Option(name="key", kind=TEXT, help=f"one of its authorized_ids ({DEFAULT_KEY})")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,14 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Send audio files of any format that libsndfile reads to a running service and print the words.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument(
-        "--url", default=from_environment("url") or DEFAULT_URL, help=f"of the service (ASR_URL; default {DEFAULT_URL})"
-    )
-    parser.add_argument(
-        "--key",
-        default=from_environment("key") or DEFAULT_KEY,
-        help=f"one of the service's authorized_ids (ASR_KEY; default {DEFAULT_KEY})",
-    )
+    add_options(parser, (URL, KEY))
     parser.add_argument("--format", choices=sorted(RENDERERS), default="text", help="of the output (default: text)")
     parser.add_argument(
         "--rtf", type=float, default=0.0, help="seconds of audio to send in a second; 1 is live (default: no limit)"
@@ -48,19 +45,21 @@ def run(args: argparse.Namespace) -> int:
     audio_files = [AudioFile(path) for path in args.files]
     if args.output_dir is not None:
         args.output_dir.mkdir(parents=True, exist_ok=True)
+    values = chosen(args, (URL, KEY), os.environ)
+    service = Service(url=values.get(URL.name, DEFAULT_URL), key=values.get(KEY.name, DEFAULT_KEY))
     for audio in audio_files:
-        transcribe_file(audio, args)
+        transcribe_file(audio, service, args)
     return 0
 
 
-def transcribe_file(audio: AudioFile, args: argparse.Namespace) -> None:
+def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace) -> None:
     """Transcribe one file and put the result where it belongs."""
     live = args.format == "text" and args.output_dir is None
     view: View = (
         LiveWords(sys.stdout) if live else StatusLine(sys.stderr, name=audio.path.name, duration_s=audio.duration_s)
     )
     started_at = time.monotonic()
-    messages = asyncio.run(receive_messages(audio, args, view))
+    messages = asyncio.run(receive_messages(audio, service, args, view))
     view.end(time.monotonic() - started_at)
     if live:
         return
@@ -71,7 +70,9 @@ def transcribe_file(audio: AudioFile, args: argparse.Namespace) -> None:
         (args.output_dir / audio.path.with_suffix(SUFFIXES[args.format]).name).write_text(text, encoding="utf-8")
 
 
-async def receive_messages(audio: AudioFile, args: argparse.Namespace, view: View) -> list[Mapping[str, Any]]:
+async def receive_messages(
+    audio: AudioFile, service: Service, args: argparse.Namespace, view: View
+) -> list[Mapping[str, Any]]:
     """Return all messages of the service about this file; the view sees each as it comes."""
     messages: list[Mapping[str, Any]] = []
 
@@ -80,8 +81,8 @@ async def receive_messages(audio: AudioFile, args: argparse.Namespace, view: Vie
         view.show(message)
 
     if args.post:
-        for message in await transcribe_by_post(audio.path, url=args.url, key=args.key):
+        for message in await transcribe_by_post(audio.path, service):
             take(message)
     else:
-        await transcribe_live(audio.pieces(), url=args.url, key=args.key, rtf=args.rtf, on_message=take)
+        await transcribe_live(audio.pieces(), service, rtf=args.rtf, on_message=take)
     return messages

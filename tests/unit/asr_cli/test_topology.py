@@ -82,5 +82,5 @@ def plan_of_two() -> ServePlan:
             modules=["asr"], devices=["cpu", "cpu"], endpoints=["ipc:///a", "ipc:///b"], metrics_ports=[1, 2]
         ),
         model="fake",
-        log_flags=("--log", "debug"),
+        common_flags=("--log", "debug"),
     )
