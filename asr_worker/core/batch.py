@@ -47,6 +47,12 @@ class Batch:
         self._leases = generations.copy()
         self._frames = np.zeros(0, np.int64)
         self._is_silence = np.zeros(0, np.bool_)
+        self._oldest_s: float | None = None
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the oldest frame of the last planned step arrived; None if it has no client frame."""
+        return self._oldest_s
 
     @property
     def leases(self) -> NDArray[np.int64]:
@@ -66,7 +72,9 @@ class Batch:
         self._leases = self._generations.copy()
         self._is_silence = is_silence[self._slots]
         self._frames = next_frames[self._slots] - self._is_silence
-        rings.pop(np.flatnonzero(is_client), self._plan.pcm)
+        client_slots = np.flatnonzero(is_client)
+        self._oldest_s = rings.oldest_s(client_slots)
+        rings.pop(client_slots, self._plan.pcm)
         self._plan.pcm[is_silence] = 0.0
         self._plan.reset[:] = rows.is_fresh
         rows.is_fresh[:] = False
@@ -82,7 +90,6 @@ class Batch:
         rows.model_steps[slots] += 1
         rows.silence[slots[is_silence]] -= 1
         rows.client_steps[client_slots] += 1
-        rows.connection_steps[client_slots] += 1
         rows.unacknowledged[client_slots] -= 1
         rows.last_client_step[client_slots] = rows.lease_steps[client_slots]
         return Stepped(
@@ -100,13 +107,15 @@ class Batch:
         Tokens of the first D - 1 steps do not, and padding does only while pieces wait for it.
         """
         is_heard = self._rows.model_steps[stepped.slots] >= self._delay
-        return np.flatnonzero(is_heard & ((stepped.text != PADDING) | self._rows.has_pieces[stepped.slots]))
+        is_word: NDArray[np.bool_] = is_heard & ((stepped.text != PADDING) | self._rows.has_pieces[stepped.slots])
+        return np.flatnonzero(is_word)
 
     def settling(self, stepped: Stepped) -> NDArray[np.int64]:
         """Return the slots of ``stepped`` whose silence has ended or whose first waiting item may take effect."""
         rows, slots = self._rows, stepped.slots
         is_due = rows.next_frame[slots] - self._rings.count[slots] >= rows.barrier[slots]
-        return slots[(rows.silence[slots] == 0) & (stepped.is_silence | is_due)]
+        is_settling: NDArray[np.bool_] = (rows.silence[slots] == 0) & (stepped.is_silence | is_due)
+        return slots[is_settling]
 
 
 def nothing_stepped(facts: ModelFacts) -> Stepped:

@@ -1,15 +1,17 @@
-"""The gateways that a worker serves: which sessions each has here, and in which slots.
+"""The gateways that a worker serves: who they are, who is still there, which slots their sessions hold.
 
 A gateway is known by its routing id, which names one incarnation of one process. Sessions are looked up within their
 gateway only: no gateway can reach into another's.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.liveness import Liveness
 from shared.units import SessionId, SlotIndex
 
 MAX_GATEWAYS: Final = 1_024
@@ -50,6 +52,61 @@ class Gateway:
         known, slots = self._table
         places = np.minimum(np.searchsorted(known, sessions), len(known) - 1)
         return np.where(known[places] == sessions, slots[places], UNKNOWN)
+
+
+class GatewayTable:
+    """All gateways that a worker serves, by routing id and by number. Silent for ``timeout_s``, one is given up."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._by_id: dict[bytes, Gateway] = {}
+        self._by_number: dict[int, Gateway] = {}
+        self._liveness: Liveness[bytes] = Liveness()
+        self._n_ever = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Gateway]:
+        return iter(tuple(self._by_id.values()))
+
+    def get(self, routing_id: bytes) -> Gateway | None:
+        """Return the gateway of that routing id, if it is known."""
+        return self._by_id.get(routing_id)
+
+    def numbered(self, number: int) -> Gateway:
+        """Return the gateway of that number."""
+        return self._by_number[number]
+
+    def enter(self, routing_id: bytes, now: float) -> Gateway | None:
+        """Return the gateway of that routing id, made known if it was not; None if there are too many."""
+        gateway = self._by_id.get(routing_id)
+        if gateway is None:
+            if len(self) == MAX_GATEWAYS:
+                return None
+            self._n_ever += 1
+            gateway = Gateway(routing_id, self._n_ever)
+            self._by_id[routing_id] = self._by_number[gateway.number] = gateway
+        self._liveness.watch(routing_id, self._timeout_s, now)
+        return gateway
+
+    def leave(self, gateway: Gateway) -> None:
+        """Forget ``gateway``, whose sessions have ended."""
+        assert not gateway.slots, "a gateway left its sessions behind"
+        del self._by_id[gateway.routing_id], self._by_number[gateway.number]
+        self._liveness.forget(gateway.routing_id)
+
+    def heard_from(self, gateway: Gateway, now: float) -> None:
+        """Count a sign of life of ``gateway``."""
+        self._liveness.heard_from(gateway.routing_id, now)
+
+    def expired(self, now: float) -> list[Gateway]:
+        """Return, once, the gateways that have been silent for too long."""
+        return [self._by_id[routing_id] for routing_id in self._liveness.expire(now)]
+
+    def next_deadline(self) -> float | None:
+        """Return when the first gateway will have been silent for too long."""
+        return self._liveness.next_deadline()
 
 
 class OnceInAWhile:

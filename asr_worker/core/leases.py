@@ -1,8 +1,6 @@
 """Sessions in slots: everything that begins and ends with a lease, begun and ended in one place."""
 
-from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 import numpy as np
 
@@ -16,9 +14,6 @@ from asr_worker.core.stream import MAX_PENDING_MARKERS, Item, Stream
 from shared.errors import LinkError
 from shared.messages import Marker, Open, SessionKind
 from shared.units import Epoch, FrameIndex, SessionId, SlotIndex
-
-MAX_ENDED: Final = 4_096
-"""Ended leases whose step counts wait to be taken; more than can end between two turns of the loop."""
 
 
 class Leases:
@@ -35,7 +30,6 @@ class Leases:
         self._detokenize = detokenize
         self._leases: dict[SlotIndex, Lease] = {}
         self._streams: dict[SlotIndex, Stream] = {}
-        self._ended: deque[int] = deque(maxlen=MAX_ENDED)
 
     @property
     def n_files(self) -> int:
@@ -52,7 +46,6 @@ class Leases:
         self.rows.session[slot] = message.session
         self.rows.epoch[slot] = message.epoch
         self.rows.gateway[slot] = gateway.number
-        self.rows.connection_steps[slot] = 0
         gateway.add(message.session, slot)
         self._begin(slot, message.kind, message.first_frame, message.silence_prefix_frames)
         return slot
@@ -72,7 +65,6 @@ class Leases:
         self.rings.clear(slot)
         self.markers.drop(slot)
         self.unsettled.pop(slot, None)
-        self._ended.append(int(self.rows.connection_steps[slot]))
 
     def push(self, slot: SlotIndex, item: Item) -> None:
         """Let ``item`` wait for its place in the session of ``slot``.
@@ -99,12 +91,6 @@ class Leases:
         """Return the epoch of the session that holds ``slot``."""
         return Epoch(int(self.rows.epoch[slot]))
 
-    def take_ended(self) -> list[int]:
-        """Return, once, how many frames each lease had stepped that has ended since the last call."""
-        ended = list(self._ended)
-        self._ended.clear()
-        return ended
-
     def _begin(self, slot: SlotIndex, kind: SessionKind, first_frame: FrameIndex, prefix_frames: int) -> None:
         self.rings.clear(slot)
         self.markers.drop(slot)
@@ -128,7 +114,7 @@ class Leases:
         assert all(self.allocator.is_current(lease) for lease in self._leases.values())
         assert not self.rings.count[~self.rows.is_leased].any(), "audio of a free slot"
         assert set(self.unsettled) <= leased
-        assert all(self.markers.pending(SlotIndex(slot)) == 0 for slot in np.flatnonzero(~self.rows.is_leased))
+        assert all(self.markers.pending(SlotIndex(slot)) == 0 for slot in np.flatnonzero(~self.rows.is_leased).tolist())
         window = self.rings.window
         assert (self.rings.count[list(leased)] <= self.rows.unacknowledged[list(leased)]).all()
         assert (self.rows.unacknowledged[list(leased)] <= window).all()

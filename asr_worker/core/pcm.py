@@ -30,17 +30,26 @@ class PcmRings:
         self.window = window
         self.count = np.zeros(n_slots, np.int64)
         self._head = np.zeros(n_slots, np.int64)
+        self._arrived_s = np.zeros((n_slots, window), np.float64)
         self._frames = np.zeros((n_slots, window, FRAME_SAMPLES), np.float32)
 
-    def push(self, slots: NDArray[np.int64], pcm: NDArray[np.float32]) -> None:
-        """Append ``pcm`` ``[n, 1920]`` to the rings of ``slots`` ``[n]``; a slot may come several times, in order.
+    def push(self, slots: NDArray[np.int64], pcm: NDArray[np.float32], now: float) -> None:
+        """Append ``pcm`` ``[n, 1920]``, arrived ``now``, to the rings of ``slots`` ``[n]``.
+
+        A slot may come several times, its frames in order.
 
         The caller sees to it that no ring overflows: credit does.
         """
         ranks = rank_among_equals(slots)
         assert not len(slots) or int((self.count[slots] + ranks).max()) < self.window, "more frames than credit"
-        self._frames[slots, (self._head[slots] + self.count[slots] + ranks) % self.window] = pcm
+        cells = (self._head[slots] + self.count[slots] + ranks) % self.window
+        self._frames[slots, cells] = pcm
+        self._arrived_s[slots, cells] = now
         np.add.at(self.count, slots, 1)
+
+    def oldest_s(self, slots: NDArray[np.int64]) -> float | None:
+        """Return when the oldest of the frames arrived that wait for ``slots`` (none empty); None without slots."""
+        return float(self._arrived_s[slots, self._head[slots]].min()) if len(slots) else None
 
     def pop(self, slots: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         """Move the oldest frame of each of ``slots`` (each once, none empty) into its row of ``out`` ``[B, 1920]``."""

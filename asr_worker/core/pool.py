@@ -17,15 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_worker.core.batch import Batch
-from asr_worker.core.gateways import MAX_GATEWAYS, UNKNOWN, Gateway, OnceInAWhile
+from asr_worker.core.gateways import MAX_GATEWAYS, Gateway, GatewayTable, OnceInAWhile
+from asr_worker.core.intake import take_audio
 from asr_worker.core.leases import Leases
 from asr_worker.core.load import StepTimes
 from asr_worker.core.model import ModelFacts, StepPlan, StepResult
-from asr_worker.core.pcm import rank_among_equals
 from asr_worker.core.results import Results
 from shared.config import WorkerConfig
-from shared.errors import BadAudioError, LinkError
-from shared.liveness import Liveness
+from shared.errors import LinkError
 from shared.messages import (
     PROTOCOL_VERSION,
     REJECT_DRAINING,
@@ -52,17 +51,13 @@ from shared.messages import (
     Unwelcome,
     Welcome,
 )
-from shared.units import SlotIndex
+from shared.units import Epoch, SessionId, SlotIndex
 
 Outgoing: TypeAlias = tuple[bytes, ToGateway]
 
 SPOKEN_VERSIONS: Final = tuple(version for version in (PROTOCOL_VERSION, PROTOCOL_VERSION - 1) if version > 0)
 
-MAX_SAMPLE: Final = 1e6
-"""Beyond it, or not a number at all, a sample could leave infinities in a model's caches. Loud clients pass."""
-
 CODE_UNKNOWN_SESSION: Final = "unknown_session"
-CODE_GAP: Final = "gap"
 CODE_GATEWAY_TIMEOUT: Final = "gateway_timeout"
 CODE_HELLO: Final = "hello"
 
@@ -89,14 +84,11 @@ class Pool:
         self._batch = Batch(facts=facts, rows=self._leases.rows, rings=self._leases.rings, generations=generations)
         self._results = Results(facts=facts, leases=self._leases, batch=self._batch)
         self._step_times = StepTimes()
-        self._gateways: dict[bytes, Gateway] = {}
-        self._routing_ids: dict[int, bytes] = {}
-        self._liveness: Liveness[bytes] = Liveness()
-        self._n_gateways_ever = 0
+        self._gateways = GatewayTable(config.gateway_timeout_s)
         self._unknown_told = OnceInAWhile(1.0)
         self._is_draining = False
 
-    # --- what the loop asks -----------------------------------------------------------------------------------
+    # --- how it is -------------------------------------------------------------------------------------------
 
     @property
     def n_used(self) -> int:
@@ -106,8 +98,7 @@ class Pool:
     @property
     def n_free(self) -> int:
         """Sessions that can still be opened."""
-        most = self._config.max_sessions
-        allocator = self._leases.allocator
+        allocator, most = self._leases.allocator, self._config.max_sessions
         return allocator.n_free if most is None else max(0, min(allocator.n_free, most - allocator.n_used))
 
     @property
@@ -118,12 +109,7 @@ class Pool:
     @property
     def gateways(self) -> tuple[bytes, ...]:
         """Routing ids of the gateways that are served."""
-        return tuple(self._gateways)
-
-    @property
-    def planned_generations(self) -> NDArray[np.int64]:
-        """``[B]``: the generations of the slots when the last step was planned."""
-        return self._batch.leases
+        return tuple(gateway.routing_id for gateway in self._gateways)
 
     def load(self) -> Load:
         """Return how busy the worker is."""
@@ -137,17 +123,23 @@ class Pool:
             deadline_s=self._step_times.deadline_s(),
         )
 
-    def take_ended(self) -> list[int]:
-        """Return, once, the number of frames stepped of each session that has ended since the last call."""
-        return self._leases.take_ended()
-
     def check(self) -> None:
-        """Assert that everything agrees; for tests."""
+        """Assert that slots, sessions and gateways agree; for tests."""
         self._leases.check()
-        held = {slot for gateway in self._gateways.values() for slot in gateway.slots.values()}
-        assert len(held) == self.n_used, "a slot belongs to no gateway"
+        held = [slot for gateway in self._gateways for slot in gateway.slots.values()]
+        assert len(held) == len(set(held)) == self.n_used, "a slot belongs to no gateway, or to two"
 
     # --- steps ------------------------------------------------------------------------------------------------
+
+    @property
+    def planned_generations(self) -> NDArray[np.int64]:
+        """``[B]``: the generations of the slots when the last step was planned."""
+        return self._batch.leases
+
+    @property
+    def planned_oldest_s(self) -> float | None:
+        """When the oldest client frame of the last planned step arrived, if it had any."""
+        return self._batch.oldest_s
 
     def note_warm_up(self, step_s: float) -> None:
         """Let a warm-up step stand for the steps to come in the announced deadline."""
@@ -167,9 +159,9 @@ class Pool:
         return self._address(self._results.spread(result))
 
     def _address(self, blocks: dict[int, StepBlock]) -> list[Outgoing]:
-        return [(self._routing_ids[number], block) for number, block in blocks.items()]
+        return [(self._gateways.numbered(number).routing_id, block) for number, block in blocks.items()]
 
-    # --- gateways ---------------------------------------------------------------------------------------------
+    # --- comings and goings of gateways -----------------------------------------------------------------------
 
     def drain(self) -> None:
         """Admit no session any more."""
@@ -177,28 +169,26 @@ class Pool:
 
     def next_deadline(self) -> float | None:
         """Return when the first gateway will have been silent for too long."""
-        return self._liveness.next_deadline()
+        return self._gateways.next_deadline()
 
     def expire(self, now: float) -> list[Outgoing]:
         """Give up the gateways that have been silent for too long, and tell them in case they are not dead."""
         reason = f"no heartbeat of this gateway for {self._config.gateway_timeout_s:g} s"
-        late = self._liveness.expire(now)
-        return [out for key in late for out in self._forget(key, CODE_GATEWAY_TIMEOUT, reason)]
+        return [out for gateway in self._gateways.expired(now) for out in self._give_up(gateway, reason)]
 
     def gateway_gone(self, routing_id: bytes) -> None:
         """Free the slots of a gateway that nothing can be sent to any more."""
-        if routing_id in self._gateways:
-            self._forget(routing_id, CODE_GATEWAY_TIMEOUT, "unreachable")
+        gateway = self._gateways.get(routing_id)
+        if gateway is not None:
+            self._give_up(gateway, "unreachable")
 
     def evict_all(self, code: str, reason: str) -> list[Outgoing]:
         """End every session, giving ``code`` and ``reason``."""
-        return [out for gateway in self._gateways.values() for out in self._evict_of(gateway, code, reason)]
+        return [out for gateway in self._gateways for out in self._evict_of(gateway, code, reason)]
 
-    def _forget(self, routing_id: bytes, code: str, reason: str) -> list[Outgoing]:
-        gateway = self._gateways[routing_id]
-        evicted = self._evict_of(gateway, code, reason)
-        del self._gateways[routing_id], self._routing_ids[gateway.number]
-        self._liveness.forget(routing_id)
+    def _give_up(self, gateway: Gateway, reason: str) -> list[Outgoing]:
+        evicted = self._evict_of(gateway, CODE_GATEWAY_TIMEOUT, reason)
+        self._gateways.leave(gateway)
         return evicted
 
     def _evict_of(self, gateway: Gateway, code: str, reason: str) -> list[Outgoing]:
@@ -218,7 +208,10 @@ class Pool:
         gateway = self._gateways.get(routing_id)
         if gateway is None:
             return self._stranger(routing_id, message, now)
-        self._liveness.heard_from(routing_id, now)
+        self._gateways.heard_from(gateway, now)
+        return self._handle_known(gateway, message, now)
+
+    def _handle_known(self, gateway: Gateway, message: ToWorker, now: float) -> list[Outgoing]:
         match message:
             case Open():
                 return self._open(gateway, message)
@@ -228,7 +221,7 @@ class Pool:
                 return self._item(gateway, message, now)
             case Close():
                 return self._close(gateway, message)
-            case Heartbeat():
+            case Heartbeat() | Hello():
                 return []
 
     def _hello(self, routing_id: bytes, message: Hello, now: float) -> list[Outgoing]:
@@ -236,31 +229,25 @@ class Pool:
             reason = f"this worker speaks version {PROTOCOL_VERSION} of the link, the gateway {message.version}"
             return [(routing_id, Unwelcome(versions=SPOKEN_VERSIONS, reason=reason))]
         gateway = self._gateways.get(routing_id)
-        if gateway is None:
-            return self._welcome(routing_id, now)
         # Hellos stop with the first Welcome, and one connection keeps the order: a Hello behind an Open means that
         # the gateway had given this worker up and has begun anew. Its sessions have ended there.
-        evicted = self._evict_of(gateway, CODE_HELLO, "the gateway began anew")
+        evicted = self._evict_of(gateway, CODE_HELLO, "the gateway began anew") if gateway else []
         return evicted + self._welcome(routing_id, now)
 
     def _stranger(self, routing_id: bytes, message: ToWorker, now: float) -> list[Outgoing]:
         """Tell a gateway that takes this worker for another incarnation, or was given up, where it stands."""
         welcome = self._welcome(routing_id, now)
+        gateway = self._gateways.get(routing_id)
+        if gateway is None:
+            return welcome
         if isinstance(message, Open):
-            free = self.n_free
-            reject = Reject(session=message.session, epoch=message.epoch, reason=REJECT_HELLO, free=free)
-            return [*welcome, (routing_id, reject)]
-        return welcome + (self.handle(routing_id, message, now) if routing_id in self._gateways else [])
+            return [*welcome, self._reject(gateway, message, REJECT_HELLO)]
+        return welcome + self._handle_known(gateway, message, now)
 
     def _welcome(self, routing_id: bytes, now: float) -> list[Outgoing]:
-        if routing_id not in self._gateways:
-            if len(self._gateways) >= MAX_GATEWAYS:
-                reason = f"this worker serves {MAX_GATEWAYS} gateways already"
-                return [(routing_id, Unwelcome(versions=SPOKEN_VERSIONS, reason=reason))]
-            self._n_gateways_ever += 1
-            self._gateways[routing_id] = Gateway(routing_id, self._n_gateways_ever)
-            self._routing_ids[self._n_gateways_ever] = routing_id
-        self._liveness.watch(routing_id, self._config.gateway_timeout_s, now)
+        if self._gateways.enter(routing_id, now) is None:
+            reason = f"this worker serves {MAX_GATEWAYS} gateways already"
+            return [(routing_id, Unwelcome(versions=SPOKEN_VERSIONS, reason=reason))]
         facts = self._facts
         welcome = Welcome(
             version=PROTOCOL_VERSION,
@@ -291,23 +278,22 @@ class Pool:
         reason = self._refusal(message)
         slot = None if reason else self._leases.open(gateway, message)
         if slot is None:
-            refused = Reject(
-                session=message.session, epoch=message.epoch, reason=reason or REJECT_FULL, free=self.n_free
-            )
-            return [(gateway.routing_id, refused)]
+            return [self._reject(gateway, message, reason or REJECT_FULL)]
         return [(gateway.routing_id, Ready(session=message.session, epoch=message.epoch, slot=slot))]
 
     def _refusal(self, message: Open) -> str:
+        """Return why ``message`` cannot be granted whatever slots are free; empty if nothing speaks against it."""
         if self._is_draining:
             return REJECT_DRAINING
         if message.resume is not None:
             return REJECT_RESUME
-        if not self.n_free:
-            return REJECT_FULL
-        if message.kind is SessionKind.FILE:
-            most = max(1, int(self._config.file_share * self._facts.n_slots))
-            return REJECT_FULL if self._leases.n_files >= most else ""
-        return ""
+        most_files = max(1, int(self._config.file_share * self._facts.n_slots))
+        is_one_too_many = message.kind is SessionKind.FILE and self._leases.n_files >= most_files
+        return REJECT_FULL if is_one_too_many or not self.n_free else ""
+
+    def _reject(self, gateway: Gateway, message: Open, reason: str) -> Outgoing:
+        reject = Reject(session=message.session, epoch=message.epoch, reason=reason, free=self.n_free)
+        return gateway.routing_id, reject
 
     def _close(self, gateway: Gateway, message: Close) -> list[Outgoing]:
         slot = gateway.slots.get(message.session)
@@ -330,48 +316,17 @@ class Pool:
             return self._evict(gateway, slot, error.code, str(error))
         return []
 
-    def _unknown(self, gateway: Gateway, routes: Iterable[tuple[int, int]], now: float) -> list[Outgoing]:
+    def _audio(self, gateway: Gateway, block: AudioBlock, now: float) -> list[Outgoing]:
+        taken = take_audio(gateway=gateway, block=block, rows=self._leases.rows, rings=self._leases.rings, now=now)
+        out = self._unknown(gateway, taken.unknown, now)
+        for fault in taken.faults:
+            out += self._evict(gateway, fault.slot, fault.code, fault.reason)
+        return out
+
+    def _unknown(self, gateway: Gateway, routes: Iterable[tuple[SessionId, Epoch]], now: float) -> list[Outgoing]:
         reason = "the worker holds no such session"
         return [
-            (
-                gateway.routing_id,
-                Evict(session=session, epoch=epoch, code=CODE_UNKNOWN_SESSION, reason=reason),
-            )
+            (gateway.routing_id, Evict(session=session, epoch=epoch, code=CODE_UNKNOWN_SESSION, reason=reason))
             for session, epoch in routes
             if self._unknown_told.allows((gateway.number, session, epoch), now)
         ]
-
-    # --- audio ------------------------------------------------------------------------------------------------
-
-    def _audio(self, gateway: Gateway, block: AudioBlock, now: float) -> list[Outgoing]:
-        rows = self._leases.rows
-        slots = gateway.find(block.sessions)
-        epochs = np.where(slots == UNKNOWN, 0, rows.epoch[slots])
-        is_unknown = block.epochs > epochs
-        routes = np.unique(np.stack([block.sessions[is_unknown], block.epochs[is_unknown]], axis=1), axis=0)
-        out = self._unknown(gateway, ((int(session), int(epoch)) for session, epoch in routes), now)
-        chosen = np.flatnonzero(block.epochs == epochs)
-        slots, frames, pcm = slots[chosen], block.frames[chosen], block.pcm[chosen]
-        ranks = rank_among_equals(slots)
-        faults = {
-            CODE_GAP: frames != rows.next_frame[slots] + ranks,
-            LinkError.code: rows.unacknowledged[slots] + ranks >= self._config.window_frames,
-            BadAudioError.code: ~(np.abs(pcm).max(axis=1, initial=0.0) <= MAX_SAMPLE),
-        }
-        is_bad = np.zeros(self._facts.n_slots, np.bool_)
-        for code, is_fault in faults.items():
-            for slot in dict.fromkeys(slots[is_fault & ~is_bad[slots]].tolist()):
-                is_bad[slot] = True
-                out += self._evict(gateway, SlotIndex(slot), code, self._fault_text(code, SlotIndex(slot)))
-        is_good = ~is_bad[slots]
-        self._leases.rings.push(slots[is_good], pcm[is_good])
-        np.add.at(rows.next_frame, slots[is_good], 1)
-        np.add.at(rows.unacknowledged, slots[is_good], 1)
-        return out
-
-    def _fault_text(self, code: str, slot: SlotIndex) -> str:
-        if code == CODE_GAP:
-            return f"frame {self._leases.rows.next_frame[slot]} was to come next"
-        if code == BadAudioError.code:
-            return f"samples must be numbers of at most {MAX_SAMPLE:g}"
-        return f"more frames than the window of {self._config.window_frames}"

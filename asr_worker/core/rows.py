@@ -30,8 +30,6 @@ class Rows:
         """Index of the next frame that the link must bring."""
         self.unacknowledged = column()
         """Frames that came and for which no credit was given back yet: waiting or in the step under way."""
-        self.connection_steps = column()
-        """Client frames stepped since the session opened, whatever Inits came."""
         self.client_steps = column()
         """Client frames stepped since the last Init."""
         self.lease_steps = column()

@@ -17,6 +17,8 @@ from shared.units import FRAME_SAMPLES
 LEVELS: Final = 2_048
 """Codes of codebook 0 (loudness: 2047 is full scale) and of all the others (hash)."""
 
+MAX_CODEBOOKS: Final = 64
+
 PAD_CODE: Final = LEVELS
 """Fed in every codebook before the first frame."""
 
@@ -57,7 +59,7 @@ class FakeSettings:
         limits = (
             ("n_slots", self.n_slots, 1, 4096),
             ("n_heads", self.n_heads, 0, len(PAUSE_HORIZONS_S)),
-            ("n_codebooks", self.n_codebooks, 2, 32),
+            ("n_codebooks", self.n_codebooks, 2, MAX_CODEBOOKS),
             ("context_frames", self.context_frames, 100, 4096),
             ("delay_frames", self.delay_frames, 2, self.context_frames - 16),
             ("step_ms", self.step_ms, 0, 60_000),

@@ -1,0 +1,208 @@
+"""Puts one worker process together: settings, model, pool, link, loop; and takes it apart again.
+
+    settings ─► logs ─► metrics port ─► model loaded and warm ─► link bound ─► loop ─► drained on SIGTERM
+
+Gateways can connect only once the model is warm, so whoever is welcomed is served.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from asr_worker.config import WorkerSettings, read_settings
+from asr_worker.core.model import AsrModel, ModelFacts
+from asr_worker.core.pool import Identity, Pool
+from asr_worker.core.tokens import TokenRecorder
+from asr_worker.io.link import Link
+from asr_worker.io.loop import Loop, TokenTap, warm_up
+from asr_worker.io.status_server import Status, StatusServer
+from asr_worker.io.token_log import TokenLog, queue_length
+from asr_worker.metrics import WorkerMetrics
+from asr_worker.model.fake import FakeModel
+from asr_worker.model.fake_speech import PAD_CODE
+from shared.errors import AsrError, ModelFaultError
+from shared.hub import resolve
+from shared.log_events import (
+    CONFIG_LOADED,
+    CONFIG_WARNING_FOUND,
+    LISTENING_STARTED,
+    MODEL_LOADED,
+    MODEL_WARMED_UP,
+    PROCESS_STOPPED,
+)
+from shared.logs import open_logs
+
+EXIT_WRONG_SETTINGS: Final = 1
+EXIT_MODEL_FAULT: Final = 70
+"""The device can no longer be trusted (EX_SOFTWARE). A supervisor starts the worker again."""
+
+
+class Process:
+    """What signals and the metrics port reach of a worker, whatever stage it is in."""
+
+    def __init__(self) -> None:
+        self.loop: Loop | None = None
+
+    def is_ready(self) -> bool:
+        """Return whether the worker admits sessions."""
+        return self.loop is not None and self.loop.is_ready()
+
+    def stop(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle a signal: drain; while the model still loads, just end."""
+        if self.loop is None:
+            sys.exit(0)
+        self.loop.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one worker until a signal ends it, and return the exit status."""
+    try:
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+        with open_logs(
+            process="worker",
+            log_dir=settings.log_dir,
+            instance_name=settings.instance_name,
+            level=settings.log_level,
+            silent=settings.is_silent,
+            secrets=settings.secrets,
+        ):
+            run(settings)
+    except ModelFaultError as error:
+        print(f"asr-worker: {error}", file=sys.stderr)  # noqa: T201  (the terminal is where a command complains)
+        return EXIT_MODEL_FAULT
+    except AsrError as error:
+        print(f"asr-worker: {error}", file=sys.stderr)  # noqa: T201  (as above)
+        return EXIT_WRONG_SETTINGS
+    return 0
+
+
+def run(settings: WorkerSettings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: settings, files or addresses are wrong.
+        ModelFaultError: the device failed.
+    """
+    log = structlog.get_logger()
+    log.info(CONFIG_LOADED, module=settings.module_name, source=str(settings.source), worker=str(settings.worker))
+    for warning in settings.warnings:
+        log.warning(CONFIG_WARNING_FOUND, warning=warning)
+    metrics, process = WorkerMetrics(), Process()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals(process))
+        if settings.metrics_port is not None:
+            status = Status(metrics=metrics.render, is_ready=process.is_ready)
+            server = StatusServer(status, host=settings.metrics_host, port=settings.metrics_port)
+            stack.enter_context(server)
+            log.info(LISTENING_STARTED, metrics=f"http://{settings.metrics_host}:{server.port}/metrics")
+        model = load(settings)
+        step_s = warm_up(model)
+        log.info(MODEL_WARMED_UP, step_ms=round(1e3 * step_s, 3))
+        pool = Pool(
+            facts=model.facts,
+            identity=Identity(worker=_incarnation(), module=settings.module_name),
+            config=settings.worker,
+            detokenize=model.detokenize,
+        )
+        pool.note_warm_up(step_s)
+        tap = _token_tap(settings, model.facts, metrics, stack)
+        link = stack.enter_context(Link())
+        endpoint = link.bind(settings.bind)
+        process.loop = Loop(
+            pool=pool, model=model, link=link, metrics=metrics, drain_s=settings.worker.drain_s, tap=tap
+        )
+        log.info(LISTENING_STARTED, endpoint=endpoint, slots=model.facts.n_slots)
+        if settings.announce is not None:
+            unfinished = settings.announce.with_name(settings.announce.name + ".part")
+            unfinished.write_text(endpoint + "\n")
+            unfinished.replace(settings.announce)
+        process.loop.run()
+    log.info(PROCESS_STOPPED)
+
+
+def load(settings: WorkerSettings) -> AsrModel:
+    """Return the model that ``settings`` name, ready to step.
+
+    Raises:
+        ConfigError: its files or the device are wrong.
+        ModelFaultError: the device failed.
+    """
+    log = structlog.get_logger()
+    started_s = time.perf_counter()
+    if settings.fake is not None:
+        model: AsrModel = FakeModel(settings.fake)
+    else:
+        assert settings.module is not None, "only the fake model needs no module"
+        # torch takes seconds and hundreds of megabytes, and the fake model needs none of it
+        from asr_worker.model.loading import ModelFiles, load_model  # noqa: PLC0415
+
+        module, source = settings.module, settings.source
+        files = ModelFiles(
+            lm=resolve(module.lm_model_file, source),
+            mimi=resolve(module.audio_tokenizer_file, source),
+            tokenizer=resolve(module.text_tokenizer_file, source),
+        )
+        real = load_model(
+            module, files, device=settings.worker.device, threads=settings.worker.threads, seed=settings.worker.seed
+        )
+        for warning in real.warnings:
+            log.warning(CONFIG_WARNING_FOUND, warning=warning)
+        model = real
+    facts = model.facts
+    log.info(
+        MODEL_LOADED,
+        module=settings.module_name,
+        device=facts.device,
+        dtype=facts.dtype,
+        slots=facts.n_slots,
+        delay_frames=facts.delay_frames,
+        fingerprint=facts.fingerprint,
+        load_s=round(time.perf_counter() - started_s, 3),
+    )
+    return model
+
+
+def _token_tap(
+    settings: WorkerSettings, facts: ModelFacts, metrics: WorkerMetrics, stack: contextlib.ExitStack
+) -> TokenTap | None:
+    module = settings.module
+    if module is None or module.log_frequency_s is None:
+        return None
+    lm = module.model
+    start_token = lm.text_in_vocab_size - 1 if settings.fake is None else settings.fake.start_token
+    pad_code = lm.audio_vocab_size - 1 if settings.fake is None else PAD_CODE
+    log = TokenLog(
+        log_dir=settings.log_dir,
+        instance_name=settings.instance_name,
+        period_s=module.log_frequency_s,
+        started_s=time.time(),
+        on_lost=metrics.token_log_dropped,
+        max_queued=queue_length(facts.n_slots, facts.n_codebooks),
+    )
+    recorder = TokenRecorder(
+        n_slots=facts.n_slots, n_codebooks=facts.n_codebooks, start_token=start_token, pad_code=pad_code
+    )
+    return TokenTap(recorder=recorder, log=stack.enter_context(log))
+
+
+@contextlib.contextmanager
+def _signals(process: Process) -> Iterator[None]:
+    before = {number: signal.signal(number, process.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _incarnation() -> str:
+    return f"wk:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4()}"

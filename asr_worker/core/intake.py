@@ -1,0 +1,80 @@
+"""Audio in: a block of frames of many sessions, checked row by row in columns and put into the rings.
+
+A session whose frames do not follow each other, exceed its credit or are no audio loses its slot: a gap on the link is
+never silence, and there is no retransmission. All others of the block are untouched by it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from asr_worker.core.gateways import UNKNOWN, Gateway
+from asr_worker.core.pcm import PcmRings, rank_among_equals
+from asr_worker.core.rows import Rows
+from shared.errors import BadAudioError, LinkError
+from shared.messages import AudioBlock
+from shared.units import Epoch, SessionId, SlotIndex
+
+MAX_SAMPLE: Final = 1e6
+"""Beyond it, or not a number at all, a sample could leave infinities in a model's caches. Loud clients pass."""
+
+CODE_GAP: Final = "gap"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The session in ``slot`` broke the rules of the link."""
+
+    slot: SlotIndex
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What was wrong with a block."""
+
+    unknown: list[tuple[SessionId, Epoch]]
+    """Sessions that hold no slot, or not in that epoch yet."""
+    faults: list[Fault]
+
+
+def take_audio(*, gateway: Gateway, block: AudioBlock, rows: Rows, rings: PcmRings, now: float) -> Taken:
+    """Put the frames of ``block`` that belong to current epochs into the rings; say what was wrong with the others.
+
+    Frames of an older epoch are dropped without a word. Of a session with a fault no frame of the block is kept.
+    """
+    slots = gateway.find(block.sessions)
+    epochs = np.where(slots == UNKNOWN, 0, rows.epoch[slots])
+    strange = np.flatnonzero(block.epochs > epochs)
+    pairs = zip(block.sessions[strange].tolist(), block.epochs[strange].tolist(), strict=True)
+    chosen = np.flatnonzero(block.epochs == epochs)
+    slots, frames, pcm = slots[chosen], block.frames[chosen], block.pcm[chosen]
+    ranks = rank_among_equals(slots)
+    broken = {
+        CODE_GAP: frames != rows.next_frame[slots] + ranks,
+        LinkError.code: rows.unacknowledged[slots] + ranks >= rings.window,
+        BadAudioError.code: ~(np.abs(pcm).max(axis=1, initial=0.0) <= MAX_SAMPLE),
+    }
+    faults: dict[int, Fault] = {}
+    for code, is_broken in broken.items():
+        for slot in slots[is_broken].tolist():
+            if slot not in faults:
+                faults[slot] = Fault(SlotIndex(slot), code, _reason(code, int(rows.next_frame[slot]), rings.window))
+    is_good = ~np.isin(slots, list(faults))
+    rings.push(slots[is_good], pcm[is_good], now)
+    np.add.at(rows.next_frame, slots[is_good], 1)
+    np.add.at(rows.unacknowledged, slots[is_good], 1)
+    unknown = [(SessionId(session), Epoch(epoch)) for session, epoch in dict.fromkeys(pairs)]
+    return Taken(unknown=unknown, faults=list(faults.values()))
+
+
+def _reason(code: str, next_frame: int, window: int) -> str:
+    match code:
+        case "gap":
+            return f"frame {next_frame} was to come next"
+        case BadAudioError.code:
+            return f"samples must be numbers of at most {MAX_SAMPLE:g}"
+        case _:
+            return f"more frames than the window of {window}"

@@ -1,0 +1,121 @@
+"""The worker's end of the link: one ZeroMQ ROUTER that gateways connect to. It reads, writes and decides nothing.
+
+Nothing here waits except ``wait``. A message that cannot be sent tells its caller that the gateway is gone: the socket
+knows a peer that has vanished (ROUTER_MANDATORY) or one that has stopped reading (its queue is full).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+import zmq
+
+from shared.errors import ConfigError, LinkError
+from shared.log_events import LINK_MESSAGE_REFUSED
+from shared.messages import ToGateway, ToWorker
+from shared.wire import MAX_PART_BYTES, decode_to_worker, encode
+
+QUEUED_MESSAGES: Final = 2_000
+"""For each gateway and direction. At 12.5 blocks a second a gateway that does not read is silent for long before."""
+
+HEARTBEAT_MS: Final = 1_000
+HEARTBEAT_TIMEOUT_MS: Final = 3_000
+"""ZMTP's own: the slow second line. The loops' heartbeats decide."""
+
+LAST_WORDS_MS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What ``routing_id`` sent is no message of the protocol."""
+
+    routing_id: bytes
+    reason: str
+
+
+class Link:
+    """A ROUTER socket. Bind it once; close it, or use it as a context."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._log = structlog.get_logger()
+        self._n_refused = 0
+        # Options set after bind are ignored without a word.
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.ROUTER_MANDATORY, 1),
+            (zmq.ROUTER_HANDOVER, 1),
+            (zmq.SNDHWM, QUEUED_MESSAGES),
+            (zmq.RCVHWM, QUEUED_MESSAGES),
+            (zmq.MAXMSGSIZE, MAX_PART_BYTES),
+            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
+            (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS),
+        ):
+            self._socket.setsockopt(option, value)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def bind(self, endpoint: str) -> str:
+        """Listen on ``endpoint`` (``tcp://HOST:PORT``, port 0 for any; ``ipc://PATH``) and return what it became.
+
+        Raises:
+            ConfigError: it cannot be listened on.
+        """
+        if "[" in endpoint:
+            self._socket.setsockopt(zmq.IPV6, 1)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            message = f"cannot listen on {endpoint}: {error.strerror}; allowed are tcp://HOST:PORT and ipc://PATH"
+            raise ConfigError(message) from error
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def drain(self, limit: int) -> Iterator[tuple[bytes, ToWorker] | Refused]:
+        """Yield at most ``limit`` messages that have arrived, with their sender."""
+        for _ in range(limit):
+            try:
+                routing_id, *parts = self._socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                message = decode_to_worker(parts)
+            except LinkError as error:
+                yield self._refuse(routing_id, str(error))
+            else:
+                yield routing_id, message
+
+    def send(self, routing_id: bytes, message: ToGateway) -> bool:
+        """Send ``message`` without waiting; return whether the socket took it."""
+        try:
+            self._socket.send_multipart([routing_id, *encode(message)], zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                return False
+            raise
+        return True
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something has arrived, at the latest after ``timeout_s``."""
+        self._socket.poll(max(0, int(1e3 * timeout_s)))
+
+    def close(self) -> None:
+        """Stop listening; wait for a moment until gateways have been sent the last words to them."""
+        self._socket.close(linger=LAST_WORDS_MS)
+        self._context.term()
+
+    def _refuse(self, routing_id: bytes, reason: str) -> Refused:
+        self._n_refused += 1
+        # A peer that speaks nonsense may speak it fast: powers of two keep the log readable.
+        if self._n_refused & (self._n_refused - 1) == 0:
+            sender = routing_id.decode("ascii", "backslashreplace")
+            self._log.warning(LINK_MESSAGE_REFUSED, gateway=sender, reason=reason, refused=self._n_refused)
+        return Refused(routing_id, reason)

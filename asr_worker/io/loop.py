@@ -1,0 +1,281 @@
+"""The worker's loop: one thread that owns the socket, the slots and the model. No locks.
+
+    ┌─► take what has arrived ─► settle ─► plan ──nothing to step──► send ─► wait for input or the next deadline ─┐
+    │                                       │                                                                     │
+    │                                       └─► launch ─► send the last results, take in ─► collect ─► spread ────┤
+    └─────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+
+Not paced by a clock: it steps as soon as there is work, so a backlog goes as fast as the device allows. Its Load is a
+sign that the model steps, not that some thread lives.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import structlog
+
+from asr_worker.core.load import LoadSchedule
+from asr_worker.core.model import AsrModel, StepPlan, StepResult
+from asr_worker.core.pool import Outgoing, Pool
+from asr_worker.core.tokens import TokenRecorder
+from asr_worker.io.link import Link, Refused
+from asr_worker.io.token_log import TokenLog
+from shared.errors import ModelFaultError
+from shared.log_events import (
+    DRAIN_STARTED,
+    DRAIN_TIMED_OUT,
+    GATEWAY_JOINED,
+    GATEWAY_LOST,
+    MODEL_FAILED,
+    SESSION_EVICTED,
+)
+from shared.messages import EventKind, Evict, Reject, StepBlock, Welcome
+from shared.units import FRAME_SAMPLES
+
+MAX_MESSAGES_PER_TURN: Final = 1_024
+"""So that a flood cannot keep the model waiting; what is left waits in the socket's own bounded queues."""
+
+MAX_WAIT_S: Final = 0.2
+"""A signal is noticed at the latest after so long."""
+
+
+class Metrics(Protocol):
+    """What the loop counts; see ``asr_worker/metrics.py``."""
+
+    def step_lagged(self, lag_s: float) -> None:
+        """Say how long the oldest frame of a step waited for it."""
+
+    def step_finished(self, duration_s: float, *, n_frames: int) -> None:
+        """Count one step."""
+
+    def slots_changed(self, *, used: int, free: int) -> None:
+        """Say how many slots are held."""
+
+    def gateways_changed(self, count: int) -> None:
+        """Say how many gateways are served."""
+
+    def words_recognised(self, count: int) -> None:
+        """Count words."""
+
+    def gap_found(self) -> None:
+        """Count a gap."""
+
+    def session_evicted(self, code: str) -> None:
+        """Count an eviction."""
+
+    def session_rejected(self, reason: str) -> None:
+        """Count a refusal."""
+
+    def link_message_refused(self) -> None:
+        """Count a malformed message."""
+
+    def result_dropped(self) -> None:
+        """Count a message that could not be sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTap:
+    """Where fed tokens go, if they are logged."""
+
+    recorder: TokenRecorder
+    log: TokenLog
+
+
+def warm_up(model: AsrModel, n_steps: int = 2) -> float:
+    """Run all-active steps on silence and return how long the last one took, in seconds.
+
+    Slots are reset when they are leased, so no session sees what this leaves behind.
+
+    Raises:
+        ModelFaultError: the device fails.
+    """
+    n_slots = model.facts.n_slots
+    plan = StepPlan(
+        pcm=np.zeros((n_slots, FRAME_SAMPLES), np.float32),
+        active=np.ones(n_slots, np.bool_),
+        reset=np.ones(n_slots, np.bool_),
+    )
+    step_s = 0.0
+    for _ in range(n_steps):
+        started_s = time.perf_counter()
+        model.launch(plan)
+        model.collect()
+        step_s = time.perf_counter() - started_s
+    return step_s
+
+
+class Loop:
+    """Runs ``pool`` and ``model`` on ``link`` until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        model: AsrModel,
+        link: Link,
+        metrics: Metrics,
+        drain_s: float,
+        tap: TokenTap | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._model = model
+        self._link = link
+        self._metrics = metrics
+        self._drain_s = drain_s
+        self._tap = tap
+        self._clock = clock
+        self._outbox: list[Outgoing] = []
+        self._load_schedule = LoadSchedule()
+        self._stop_at_s: float | None = None
+        self._n_stops = 0
+        self._last_turn_s = clock()
+        self._promise_s = pool.load().deadline_s
+        # While a CPU computes there is nothing to overlap with: results leave before the next step begins.
+        self._computes_in_launch = model.facts.device.startswith("cpu")
+        self._log = structlog.get_logger()
+
+    def stop(self) -> None:
+        """Admit nobody any more and end when the last session has, or after ``drain_s``. For a signal handler.
+
+        Called again, it ends without waiting for sessions.
+        """
+        self._n_stops += 1
+
+    def is_ready(self) -> bool:
+        """Return whether the loop turns and admits sessions. May be called from another thread."""
+        return not self._pool.is_draining and self._clock() < self._last_turn_s + self._promise_s
+
+    def run(self) -> None:
+        """Serve until stopped.
+
+        Raises:
+            ModelFaultError: the device can no longer be trusted. Gateways have been told.
+        """
+        try:
+            while not self._is_over():
+                self._turn()
+        except ModelFaultError as error:
+            self._log.error(MODEL_FAILED, reason=str(error))
+            self._outbox = self._pool.evict_all(error.code, str(error))
+            self._send()
+            raise
+        self._outbox += self._pool.evict_all("restarting", "the worker is shutting down")
+        self._send()
+
+    def _turn(self) -> None:
+        self._last_turn_s = self._clock()
+        if self._take_in():
+            # Only now: the heartbeats of a gateway may be among what waited for a long step to end.
+            self._outbox += self._pool.expire(self._last_turn_s)
+        self._outbox += self._pool.settle()
+        plan = self._pool.plan()
+        if plan is None:
+            self._send()
+            self._send_load(has_stepped=False)
+            self._link.wait(self._time_to_wait())
+        else:
+            self._step(plan)
+
+    def _step(self, plan: StepPlan) -> None:
+        if self._computes_in_launch:
+            self._send()
+        n_frames = int(plan.active.sum())
+        if self._pool.planned_oldest_s is not None:
+            self._metrics.step_lagged(self._clock() - self._pool.planned_oldest_s)
+        started_s = time.perf_counter()
+        self._model.launch(plan)
+        self._take_in()
+        self._send()
+        result = self._model.collect()
+        step_s = time.perf_counter() - started_s
+        self._record(plan, result)
+        self._outbox += self._pool.spread(result, step_s)
+        self._metrics.step_finished(step_s, n_frames=n_frames)
+        self._send_load(has_stepped=True)
+
+    def _record(self, plan: StepPlan, result: StepResult) -> None:
+        if self._tap is not None:
+            self._tap.log.put(self._tap.recorder.record(plan, result, self._pool.planned_generations))
+
+    def _take_in(self) -> bool:
+        """Handle what has arrived; return whether that was all."""
+        now = self._clock()
+        n_arrived = 0
+        for n_arrived, arrived in enumerate(self._link.drain(MAX_MESSAGES_PER_TURN), 1):  # noqa: B007  (used behind)
+            match arrived:
+                case Refused():
+                    self._metrics.link_message_refused()
+                case (routing_id, message):
+                    self._outbox += self._pool.handle(routing_id, message, now)
+        return n_arrived < MAX_MESSAGES_PER_TURN
+
+    def _send(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        gone: set[bytes] = set()
+        for routing_id, message in outbox:
+            self._note(routing_id, message)
+            if routing_id not in gone and not self._link.send(routing_id, message):
+                gone.add(routing_id)
+                self._metrics.result_dropped()
+        for routing_id in gone:
+            self._log.warning(GATEWAY_LOST, gateway=_printable(routing_id), reason="unreachable")
+            self._pool.gateway_gone(routing_id)
+        if outbox:
+            self._metrics.slots_changed(used=self._pool.n_used, free=self._pool.n_free)
+            self._metrics.gateways_changed(len(self._pool.gateways))
+
+    def _send_load(self, *, has_stepped: bool) -> None:
+        if self._load_schedule.is_due(self._clock(), has_stepped=has_stepped):
+            load = self._pool.load()
+            self._promise_s = load.deadline_s
+            for routing_id in self._pool.gateways:
+                # A Load is worth nothing later: who cannot take it now gets the next one, or is found gone by others.
+                self._link.send(routing_id, load)
+
+    def _note(self, routing_id: bytes, message: object) -> None:
+        match message:
+            case StepBlock():
+                words = sum(event.kind is EventKind.WORD for event in message.events)
+                self._metrics.words_recognised(words)
+            case Evict():
+                self._metrics.session_evicted(message.code)
+                if message.code == "gap":
+                    self._metrics.gap_found()
+                self._log.warning(SESSION_EVICTED, session=message.session, code=message.code, reason=message.reason)
+            case Reject():
+                self._metrics.session_rejected(message.reason)
+            case Welcome():
+                self._log.info(GATEWAY_JOINED, gateway=_printable(routing_id))
+            case _:
+                pass
+
+    def _time_to_wait(self) -> float:
+        now = self._clock()
+        deadlines = [now + MAX_WAIT_S, self._load_schedule.next_deadline()]
+        expiry = self._pool.next_deadline()
+        if expiry is not None:
+            deadlines.append(expiry)
+        return max(0.0, min(deadlines) - now)
+
+    def _is_over(self) -> bool:
+        if not self._n_stops:
+            return False
+        now = self._clock()
+        if self._stop_at_s is None:
+            self._stop_at_s = now + self._drain_s
+            self._pool.drain()
+            self._log.info(DRAIN_STARTED, sessions=self._pool.n_used, within_s=self._drain_s)
+        if self._pool.n_used == 0:
+            return True
+        if now >= self._stop_at_s or self._n_stops > 1:
+            self._log.warning(DRAIN_TIMED_OUT, sessions=self._pool.n_used)
+            return True
+        return False
+
+
+def _printable(routing_id: bytes) -> str:
+    return routing_id.decode("ascii", "backslashreplace")

@@ -1,0 +1,113 @@
+"""``--metrics-port``: /metrics, /healthz and /readyz over HTTP, by threads beside the loop.
+
+At most a few connections are served at once, each within seconds; more are closed unanswered. What is asked comes from
+callables that only read.
+"""
+
+import http.server
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, Self
+
+from shared.errors import ConfigError
+from shared.exposition import CONTENT_TYPE
+
+MAX_CONNECTIONS: Final = 8
+REQUEST_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What can be asked: the metrics as text, and whether a new session could be served."""
+
+    metrics: Callable[[], bytes]
+    is_ready: Callable[[], bool]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    timeout = REQUEST_TIMEOUT_S
+    server: "_Server"
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                self._answer(HTTPStatus.OK, self.server.status.metrics(), CONTENT_TYPE)
+            case "/healthz":
+                self._answer(HTTPStatus.OK, b"ok\n")
+            case "/readyz" if self.server.status.is_ready():
+                self._answer(HTTPStatus.OK, b"ready\n")
+            case "/readyz":
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"not ready\n")
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, b"not found\n")
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: scrapes come every few seconds."""
+
+    def _answer(self, status: HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    # Port 0 aside, two workers must not share a port unnoticed.
+    allow_reuse_port = False
+
+    def __init__(self, address: tuple[str, int], status: Status) -> None:
+        self.status = status
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of peers that hang up."""
+
+
+class StatusServer:
+    """Serves ``status`` on ``host``:``port`` while the context is open.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+
+    def __init__(self, status: Status, *, host: str, port: int) -> None:
+        try:
+            self._server = _Server((host, port), status)
+        except OSError as error:
+            message = f"--metrics-port {port}: cannot listen on {host}:{port}: {error.strerror}"
+            raise ConfigError(message) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join(REQUEST_TIMEOUT_S)
+        self._server.server_close()
