@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except ConfigError as error:
         print("\n".join(f"asr: {problem}" for problem in error.problems), file=sys.stderr)
-        return 2
+        return 1
     except (UsageError, AsrError) as error:
         print(f"asr: {error}", file=sys.stderr)
         return 1

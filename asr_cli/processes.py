@@ -15,6 +15,7 @@ from typing import assert_never
 from asr_cli.readiness import url, wait_until_ready
 from asr_cli.supervision import (
     AnnounceRestart,
+    BecameReady,
     ChildExited,
     Event,
     Finish,
@@ -125,6 +126,7 @@ class ProcessGroup:
     async def _announce(self) -> None:
         host, port = self._address
         await wait_until_ready(host, port)
+        self._events.put_nowait(BecameReady())
         say(f"ready: {self._title} on {url(host, port)} - Ctrl-C stops it")
 
     async def _end(self) -> None:

@@ -20,8 +20,8 @@ LONGEST_DELAY_S: Final = 30.0
 STEADY_AFTER_S: Final = 60.0
 """A child that ran for this long was healthy: what ends it now is a new trouble."""
 
-WRONG_USAGE_STATUS: Final = 2
-"""Exit status of a process whose flags or configuration are wrong (argparse's, and ours)."""
+WRONG_SETTINGS: Final = frozenset({1, 2})
+"""Exit statuses of a process whose configuration, files or flags are wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,11 @@ class ChildExited:
 
     name: str
     status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BecameReady:
+    """The service can take sessions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +78,7 @@ class Finish:
     status: int
 
 
-Event: TypeAlias = ChildExited | StopRequested | TimePassed
+Event: TypeAlias = ChildExited | BecameReady | StopRequested | TimePassed
 Action: TypeAlias = StartChild | SignalChild | AnnounceRestart | Finish
 
 
@@ -88,7 +93,6 @@ class _Child:
     name: str
     is_gateway: bool
     running: bool = False
-    starts: int = 0
     started_at: float = 0.0
     due_at: float | None = None
     delay_s: float = FIRST_DELAY_S
@@ -108,6 +112,7 @@ class Supervision:
         self._children = {name: _Child(name=name, is_gateway=name in gateways) for name in [*workers, *gateways]}
         self._drain_s = {_Phase.GATEWAYS_STOPPING: gateway_drain_s, _Phase.WORKERS_STOPPING: worker_drain_s}
         self._phase = _Phase.RUNNING
+        self._has_been_ready = False
         self._kill_at: float | None = None
         self._status = 0
 
@@ -120,6 +125,9 @@ class Supervision:
         match event:
             case ChildExited(name=name, status=status):
                 return self._exited(self._children[name], status, now)
+            case BecameReady():
+                self._has_been_ready = True
+                return []
             case StopRequested():
                 return self._stop_requested(now)
             case TimePassed():
@@ -136,16 +144,16 @@ class Supervision:
 
     def _start(self, child: _Child, now: float) -> StartChild:
         child.running, child.due_at, child.started_at = True, None, now
-        child.starts += 1
         return StartChild(name=child.name)
 
     def _exited(self, child: _Child, status: int, now: float) -> list[Action]:
         child.running = False
         if self._phase is not _Phase.RUNNING:
             return self._advance(now)
-        if child.starts == 1 and status == WRONG_USAGE_STATUS:
-            # It has said what is wrong, and saying it again every few seconds will not mend it.
-            self._status = WRONG_USAGE_STATUS
+        if status in WRONG_SETTINGS and not self._has_been_ready:
+            # It has said what is wrong, and saying it again every few seconds will not mend it. Later, settings that
+            # once were right are no reason to give up the sessions of the others.
+            self._status = status
             return self._stop_requested(now)
         if now - child.started_at >= STEADY_AFTER_S:
             child.delay_s = FIRST_DELAY_S

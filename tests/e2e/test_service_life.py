@@ -73,7 +73,7 @@ def test_a_wrong_configuration_ends_everything_with_its_message(
     broken = tmp_path / "broken.toml"
     broken.write_text(demo.read_text().replace('"lm.safetensors"', '"absent.safetensors"'))
     service = start_service("--config", str(broken))
-    assert service.process.wait(timeout=30) == 2
+    assert service.process.wait(timeout=30) == 1
     assert "absent.safetensors" in service.output()
     assert "Traceback" not in service.output()
 

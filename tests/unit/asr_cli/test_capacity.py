@@ -72,7 +72,9 @@ def test_slots_fit_into_what_weights_and_reserve_leave() -> None:
 
 
 def test_number_type_follows_the_compute_capability() -> None:
-    assert [lm_dtype(capability) for capability in (None, (7, 5), (8, 0), (9, 0))] == ["f32", "f16", "bf16", "bf16"]
+    assert [lm_dtype(capability) for capability in (None, (6, 1), (7, 5), (8, 0), (9, 0))] == [
+        *("f32", "f32", "f16", "bf16", "bf16")
+    ]
 
 
 def test_facts_about_gpus_are_read_from_the_probe() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from asr_cli.supervision import (
     AnnounceRestart,
+    BecameReady,
     ChildExited,
     Finish,
     SignalChild,
@@ -21,6 +22,7 @@ def supervision() -> Supervision:
 
 def started(supervision: Supervision) -> Supervision:
     supervision.start(now=0.0)
+    assert supervision.handle(BecameReady(), now=0.1) == []
     return supervision
 
 
@@ -72,23 +74,29 @@ def test_children_wait_for_their_own_turn(supervision: Supervision) -> None:
     assert supervision.handle(TimePassed(), now=6.5) == [StartChild(name="gateway")]
 
 
-def test_a_wrong_configuration_at_the_first_start_ends_everything(supervision: Supervision) -> None:
-    started(supervision)
-    assert supervision.handle(ChildExited(name="w1", status=2), now=1.0) == [
+@pytest.mark.parametrize("status", [1, 2])
+def test_wrong_settings_at_the_first_start_end_everything(supervision: Supervision, status: int) -> None:
+    supervision.start(now=0.0)
+    assert supervision.handle(ChildExited(name="w1", status=status), now=1.0) == [
         SignalChild(name="gateway", signal=SIGTERM)
     ]
     assert supervision.handle(ChildExited(name="gateway", status=0), now=1.1) == [
         SignalChild(name="w0", signal=SIGTERM)
     ]
-    assert supervision.handle(ChildExited(name="w0", status=0), now=1.2) == [Finish(status=2)]
+    assert supervision.handle(ChildExited(name="w0", status=0), now=1.2) == [Finish(status=status)]
 
 
-def test_a_wrong_configuration_later_is_one_more_reason_to_try_again(supervision: Supervision) -> None:
+def test_a_device_that_fails_at_the_first_start_may_recover(supervision: Supervision) -> None:
+    supervision.start(now=0.0)
+    assert supervision.handle(ChildExited(name="w1", status=70), now=1.0) == [
+        AnnounceRestart(name="w1", status=70, delay_s=1.0)
+    ]
+
+
+def test_wrong_settings_later_are_one_more_reason_to_try_again(supervision: Supervision) -> None:
     started(supervision)
-    crash(supervision, "w0", 1.0)
-    supervision.handle(TimePassed(), now=2.0)
     assert supervision.handle(ChildExited(name="w0", status=2), now=3.0) == [
-        AnnounceRestart(name="w0", status=2, delay_s=2.0)
+        AnnounceRestart(name="w0", status=2, delay_s=1.0)
     ]
 
 
@@ -137,6 +145,6 @@ def test_nothing_is_started_again_while_stopping(supervision: Supervision) -> No
 
 def test_a_stop_while_nothing_runs_finishes_at_once() -> None:
     supervision = Supervision(gateways=["gateway"], workers=[], gateway_drain_s=1.0, worker_drain_s=1.0)
-    supervision.start(now=0.0)
+    started(supervision)
     crash(supervision, "gateway", 0.5)
     assert supervision.handle(StopRequested(), now=0.6) == [Finish(status=0)]
