@@ -50,13 +50,13 @@ _ADVICE: Final = "delete it and fetch it again, or name the revision you mean: h
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
-def verify(path: Path, wanted: HubFile) -> str:
+def verify(path: Path, wanted: HubFile, *, published: Mapping[tuple[str, str], PublishedFile] = PUBLISHED) -> str:
     """Check the file at ``path`` against what is known of ``wanted``; return in words what was checked.
 
     Raises:
         CheckpointError: it is another file.
     """
-    known = PUBLISHED.get((wanted.repo, wanted.file)) if wanted.revision is None else None
+    known = published.get((wanted.repo, wanted.file)) if wanted.revision is None else None
     label = f"{wanted.repo}/{wanted.file} at {path}"
     size = path.stat().st_size
     if known is not None and size != known.size_bytes:

@@ -1,0 +1,71 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asr_cli.__main__ import main
+
+
+def validate(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = main(["validate", *map(str, arguments)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_a_file_that_is_fit_to_run(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sample_config.path
+    path.write_text(sample_config.base + sample_config.module("french").replace("batch_size = 4", "batch_size = 1"))
+
+    assert validate(path, capsys=capsys) == (
+        0,
+        f"{path}: fine: asr at /api/asr, slots: 4, french at /api/french, slots: 1\n",
+        "",
+    )
+
+
+def test_warnings_do_not_make_it_unfit(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sample_config.path
+    path.write_text(sample_config.changed("batch_size = 4", "batch_size = 4\nbatchsize = 5"))
+
+    status, _, err = validate(path, capsys=capsys)
+
+    assert status == 0
+    assert err == f'warning: {path}: [modules.asr] batchsize: unknown key, ignored; did you mean "batch_size"?\n'
+
+
+def test_one_bad_file_among_good_ones_decides_the_status(sample_config: Any, tmp_path: Path, capsys: Any) -> None:
+    good, bad = sample_config.path, tmp_path / "bad.toml"
+    good.write_text(sample_config.base)
+    bad.write_text(sample_config.changed("batch_size = 4", "batch_size = 0").replace("kv_repeat = 1", "kv_repeat = 2"))
+
+    status, out, err = validate(bad, good, capsys=capsys)
+
+    assert status == 1
+    assert out.startswith(f"{good}: fine")
+    assert err.splitlines() == [
+        f"error: {bad}: [modules.asr] batch_size = 0: must be an integer from 1 to 16384",
+        f"error: {bad}: [modules.asr.model.transformer] kv_repeat = 2: only 1 is supported",
+    ]
+
+
+def test_a_service_open_to_everybody_is_not_fit(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sample_config.path
+    path.write_text(sample_config.changed('["first key", "second"]', "[]"))
+
+    status, _, err = validate(path, capsys=capsys)
+
+    assert status == 1
+    assert err.startswith(f"error: {path}: authorized_ids is empty")
+
+
+def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sample_config.path
+    path.write_text(sample_config.base)
+    (path.parent / "lm.safetensors").write_bytes(b"")
+
+    assert validate(path, capsys=capsys)[0] == 0
+    assert validate("--weights", path, capsys=capsys) == (
+        1,
+        "",
+        f'error: {path}: [modules.asr] text_tokenizer_file = "text.model": there is no such file\n',
+    )
