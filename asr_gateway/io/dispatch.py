@@ -30,11 +30,13 @@ import zmq
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.core.fleet import DropWorker, EndSession, Fleet, FleetAction, ModuleLoad, OpenSlot, RefuseSession
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
-from asr_gateway.core.session import Session
+from asr_gateway.core.modules import ServedModule
+from asr_gateway.core.session import Session, SessionState
 from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.stream import Listener, Stream
 from asr_gateway.io.worker_link import WorkerLink
-from shared.config import GatewayConfig, ModuleConfig
+from asr_gateway.metrics import GatewayMetrics
+from shared.config import GatewayConfig
 from shared.errors import AsrError, LinkError, NoFreeSlotError, RestartingError, WorkerLostError
 from shared.log_events import WORKER_FOUND, WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
 from shared.messages import (
@@ -52,18 +54,23 @@ from shared.messages import (
     Unwelcome,
     Welcome,
 )
-from shared.units import FRAME_RATE, SessionId
+from shared.units import SessionId
 
 PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
 MAX_WORKERS: Final = 256
+DONE: Final = "done"
+"""Code of sessions that ended without an error."""
 
 
 class Dispatch:
     """All sessions and all workers of one gateway process."""
 
-    def __init__(self, *, config: GatewayConfig, modules: Iterable[ModuleConfig], random: Random) -> None:
-        self._prefix_frames = {m.name: round(m.silence_prefix_s * FRAME_RATE) for m in modules}
+    def __init__(
+        self, *, config: GatewayConfig, modules: Iterable[ServedModule], random: Random, metrics: GatewayMetrics
+    ) -> None:
+        self._prefix_frames = {module.name: module.silence_prefix_frames for module in modules}
+        self._metrics = metrics
         self._fleet = Fleet(config, random)
         self._budget = ByteBudget(config.audio_budget_bytes)
         self._bounds = AudioBounds.of(config)
@@ -93,12 +100,17 @@ class Dispatch:
         self._links[endpoint] = link
         self._log.info(WORKER_FOUND, endpoint=endpoint)
 
-    def remove_worker(self, endpoint: str) -> None:
-        """Forget a worker that discovery does not name any more, unless it still talks to us."""
+    def remove_worker(self, endpoint: str) -> bool:
+        """Forget a worker that is not named any more; return whether that was done, which it is not while it lives."""
         link = self._links.get(endpoint)
-        if link is not None and not link.is_welcome:
+        if link is not None and link.is_welcome:
+            return False
+        if link is not None:
             del self._links[endpoint]
             link.close()
+            self._metrics.worker_lost(endpoint)
+            self._metrics.worker_forgotten(endpoint)
+        return True
 
     def load_of(self, module: str) -> ModuleLoad:
         """Return how busy the workers of a module are."""
@@ -156,12 +168,20 @@ class Dispatch:
             raise
         return front
 
-    def close(self, stream: Stream) -> None:
-        """End a session, because its client is gone or done; closing twice does nothing."""
-        if self._streams.pop(stream.session.id, None) is None:
+    def close(self, stream: Stream, *, code: str = DONE) -> None:
+        """End a session; closing twice does nothing. ``code`` tells the metrics why."""
+        session = stream.session
+        if self._streams.pop(session.id, None) is None:
             return
-        self._fleet.released(stream.session.id)
-        self._tell_closed(stream)
+        self._fleet.released(session.id)
+        kind = session.kind.name.lower()
+        if session.state is SessionState.WAITING:
+            self._metrics.session_refused(kind, code=code)
+        else:
+            self._metrics.session_closed(kind, code=code, n_steps=session.frames_stepped)
+        close = session.close()
+        if close is not None and stream.link is not None and stream.link.is_welcome:
+            stream.link.send(close)
 
     def drain(self) -> None:
         """Take no new sessions."""
@@ -176,13 +196,19 @@ class Dispatch:
 
     async def run(self) -> None:
         """Look at waits and workers until cancelled, then disconnect."""
+        due = self._now()
         try:
             while True:
                 now = self._now()
+                self._metrics.loop_lagged(now - due)
                 for link in list(self._links.values()):
                     link.pulse(now)
+                    self._metrics.link_received(link.n_received)
+                    self._metrics.link_sent(link.n_sent)
+                    link.n_received = link.n_sent = 0
                 # Judged only after everything that has arrived was heard.
                 self._perform(self._fleet.expire(self._now()))
+                due = self._now() + PULSE_S
                 await asyncio.sleep(PULSE_S)
         finally:
             for link in self._links.values():
@@ -206,6 +232,7 @@ class Dispatch:
                 link.refuse()
                 self._log.warning(WORKER_REFUSED, endpoint=link.endpoint, reason=message.reason)
             case Load():
+                self._metrics.worker_heard(link.endpoint, used=message.used, free=message.free)
                 self._perform(self._fleet.loaded(link.endpoint, message, self._now()))
             case Closed():
                 self._perform(self._fleet.freed(link.endpoint, self._now()))
@@ -213,6 +240,7 @@ class Dispatch:
     def link_lost(self, link: WorkerLink, reason: str) -> None:
         """A connection broke: the sessions on it are lost."""
         self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason=reason)
+        self._metrics.worker_lost(link.endpoint)
         self._perform(self._fleet.lost(link.endpoint, self._now()))
 
     # --- inside -------------------------------------------------------------------------------------------
@@ -237,6 +265,8 @@ class Dispatch:
 
     def _grant(self, stream: Stream, link: WorkerLink) -> None:
         self._fleet.granted(stream.session.id)
+        if stream.session.state is SessionState.WAITING:
+            self._metrics.session_opened(stream.session.kind.name.lower())
         try:
             n_readys = stream.session.grant(self._fleet.facts(link.endpoint).window_frames)
         except LinkError as error:
@@ -304,13 +334,9 @@ class Dispatch:
                 case DropWorker():
                     link = self._links[action.worker]
                     self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason="it was silent past its deadline")
+                    self._metrics.worker_lost(link.endpoint)
                     link.reopen()
 
     def _end(self, stream: Stream, error: AsrError) -> None:
-        self.close(stream)
+        self.close(stream, code=error.code)
         stream.listener.ended(error)
-
-    def _tell_closed(self, stream: Stream) -> None:
-        close = stream.session.close()
-        if close is not None and stream.link is not None and stream.link.is_welcome:
-            stream.link.send(close)

@@ -66,6 +66,9 @@ class WorkerLink:
         self.endpoint = endpoint
         self.is_welcome = False
         """Whether the worker has said Welcome on this connection."""
+        self.n_received = 0
+        self.n_sent = 0
+        """Messages since the owner last set these to 0."""
         self._context = context
         self._owner = owner
         self._log = structlog.get_logger().bind(endpoint=endpoint)
@@ -192,7 +195,8 @@ class WorkerLink:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
             return False
-        if self._socket.EVENTS & zmq.POLLIN:
+        self.n_sent += 1
+        if int(self._socket.EVENTS) & zmq.POLLIN:
             self._drain_soon()
         return True
 
@@ -219,6 +223,7 @@ class WorkerLink:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
+            self.n_received += 1
             self._take_in(parts)
         else:
             self._drain_soon()

@@ -1,0 +1,68 @@
+"""The command ``asr-gateway``: one gateway process, until SIGTERM or Ctrl-C."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import structlog
+import uvloop
+
+from asr_gateway.app import Gateway
+from asr_gateway.audio.opus import OpusUnavailableError, load_opus
+from asr_gateway.config import GatewaySettings, read_settings
+from asr_gateway.io.listener import listening_socket
+from shared.errors import ConfigError
+from shared.log_events import CONFIG_LOADED, CONFIG_WARNING_FOUND, PROCESS_STARTED, PROCESS_STOPPED
+from shared.logs import open_logs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 stopped, 1 wrong settings."""
+    try:
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+        with listening_socket(settings.gateway.host, settings.gateway.port) as listener:
+            _run(settings, listener)
+    except ConfigError as error:
+        print("\n".join(f"asr-gateway: {problem}" for problem in error.problems), file=sys.stderr)  # noqa: T201 a command
+        return 1
+    return 0
+
+
+def _run(settings: GatewaySettings, listener: socket.socket) -> None:
+    with open_logs(
+        process="gateway",
+        log_dir=settings.log_dir,
+        instance_name=settings.instance_name,
+        level=settings.log_level,
+        silent=settings.is_silent,
+        secrets=settings.keys,
+    ):
+        log = structlog.get_logger()
+        for warning in settings.warnings:
+            log.warning(CONFIG_WARNING_FOUND, warning=warning)
+        log.info(CONFIG_LOADED, file=str(settings.config_file), settings=repr(settings))
+        try:
+            load_opus()
+        except OpusUnavailableError as error:
+            # Most clients send plain samples; the others are told by the Error of their session.
+            log.warning(CONFIG_WARNING_FOUND, warning=str(error))
+        log.info(PROCESS_STARTED, pid=os.getpid())
+        uvloop.run(_serve(settings, listener))
+        log.info(PROCESS_STOPPED)
+
+
+async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # What was imported lives as long as the process: later collections need not look at it.
+    gc.freeze()
+    await Gateway(settings).run(listener, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""One gateway process: its routes, its parts, and how it begins and ends.
+
+    GET  {path}        websocket.py   live                 GET /api/build_info, /api/modules_info
+    POST {path}        files.py       whole files          GET /metrics, /healthz, /readyz
+                                                           anything else: files, or the built-in page
+
+Stopping is a drain: not ready any more, no new sessions, those that run may finish until the deadline; what is left
+then is told so and closed.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import SystemRandom
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from asr_gateway.audio.opus import OggOpusDecoder
+from asr_gateway.config import GatewaySettings
+from asr_gateway.core.keys import KeyRing
+from asr_gateway.dialects import kyutai
+from asr_gateway.io.discovery import Discovery
+from asr_gateway.io.dispatch import Dispatch
+from asr_gateway.io.files import FileTranscriber
+from asr_gateway.io.http import StaticFiles, error_response, is_websocket
+from asr_gateway.io.listener import BACKLOG, HeaderDeadline
+from asr_gateway.io.status import StatusRoutes
+from asr_gateway.io.websocket import WebSocketRoute
+from asr_gateway.metrics import GatewayMetrics
+from shared.errors import AsrError, RestartingError
+from shared.log_events import DRAIN_STARTED, DRAIN_TIMED_OUT, LISTENING_STARTED
+
+KEEPALIVE_S: Final = 75.0
+"""Idle connections are kept for longer than proxies keep theirs."""
+GOODBYE_S: Final = 2.0
+"""How long clients that were told of the restart may take to close."""
+_POLL_S: Final = 0.05
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Gateway:
+    """Everything that one gateway process runs. Make it on the event loop that runs it."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._config = settings.gateway
+        self._metrics = GatewayMetrics()
+        keys = KeyRing(settings.keys)
+        self._dispatch = Dispatch(
+            config=self._config, modules=settings.modules, random=SystemRandom(), metrics=self._metrics
+        )
+        self._discovery = Discovery(settings.sources, self._dispatch)
+        self._files = FileTranscriber(dispatch=self._dispatch, config=self._config, keys=keys, metrics=self._metrics)
+        self._routes = {
+            module.path: WebSocketRoute(
+                dispatch=self._dispatch,
+                module=module.name,
+                dialect=kyutai,
+                config=self._config,
+                keys=keys,
+                metrics=self._metrics,
+                make_opus_decoder=OggOpusDecoder,
+            )
+            for module in settings.modules
+        }
+        self._log = structlog.get_logger()
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def run(self, listener: socket.socket, stop: asyncio.Event) -> None:
+        """Serve on ``listener`` until ``stop`` is set, then drain."""
+        tasks = [self._dispatch.run(), self._discovery.run(), *(route.run() for route in self._routes.values())]
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(task) for task in tasks]
+            async with self._listening(listener):
+                await stop.wait()
+                await self._drain()
+            for task in running:
+                task.cancel()
+
+    async def _drain(self) -> None:
+        self._dispatch.drain()
+        self._log.info(DRAIN_STARTED, sessions_count=self._dispatch.n_sessions)
+        if not await self._wait_until(lambda: self._dispatch.n_sessions == 0, self._config.drain_s):
+            self._log.warning(DRAIN_TIMED_OUT, sessions_count=self._dispatch.n_sessions)
+            self._dispatch.end_all(RestartingError("this gateway is restarting; please open a new session"))
+        await self._wait_until(lambda: not any(route.n_clients for route in self._routes.values()), GOODBYE_S)
+
+    async def _wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not is_done():
+            if asyncio.get_running_loop().time() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    @asynccontextmanager
+    async def _listening(self, listener: socket.socket) -> AsyncIterator[None]:
+        deadline = HeaderDeadline(self._config.header_timeout_s)
+        runner = web.AppRunner(
+            self._application(deadline.arrived),
+            access_log=None,  # it would hold query strings, and they hold keys
+            keepalive_timeout=KEEPALIVE_S,
+            auto_decompress=False,
+            shutdown_timeout=GOODBYE_S,
+        )
+        await runner.setup()
+        assert runner.server is not None, "set up just now"
+        make_protocol = deadline.watching(runner.server)
+        server = await asyncio.get_running_loop().create_server(make_protocol, sock=listener, backlog=BACKLOG)
+        self._log.info(LISTENING_STARTED, address=listener.getsockname()[:2])
+        try:
+            yield
+        finally:
+            server.close()
+            await runner.cleanup()
+
+    # --- routes -------------------------------------------------------------------------------------------
+
+    def _application(self, arrived: Callable[[web.Request], None]) -> web.Application:
+        app = web.Application(middlewares=[_guard(arrived)])
+        for module in self._settings.modules:
+            app.router.add_get(module.path, self._live(self._routes[module.path]), allow_head=False)
+            app.router.add_post(module.path, self._file(module.name), expect_handler=self._files.expect)
+        status = StatusRoutes(
+            dispatch=self._dispatch, modules=self._settings.modules, metrics=self._metrics, scrape=self._settings.scrape
+        )
+        app.router.add_routes(status.routes())
+        app.router.add_get("/{path:.*}", StaticFiles(self._settings.static_dir).handle)
+        return app
+
+    def _live(self, route: WebSocketRoute) -> _Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if is_websocket(request):
+                return await route.handle(request)
+            message = "this path takes a WebSocket for live audio, or a POST with an audio file"
+            return web.json_response({"error": message, "code": "upgrade_required"}, status=426)
+
+        return handle
+
+    def _file(self, module: str) -> _Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self._files.handle(request, module)
+
+        return handle
+
+
+def _guard(arrived: Callable[[web.Request], None]) -> Any:
+    """Return the outermost middleware: stops the clock of the headers, turns our errors into answers."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        arrived(request)
+        try:
+            return await handler(request)
+        except AsrError as error:
+            return error_response(error)
+
+    return guard

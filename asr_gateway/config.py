@@ -1,0 +1,165 @@
+"""What one gateway process is told: flags, then environment, then the configuration file, as one frozen value."""
+
+import argparse
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from asr_gateway.core.modules import ServedModule
+from asr_gateway.io.discovery import Source, discovery_source, worker_source
+from shared.allowed import Kind, Shape
+from shared.config import GatewayConfig, ModuleConfig, ServiceConfig
+from shared.config_file import load_config
+from shared.errors import ConfigError
+from shared.hub import locate
+from shared.settings import CONFIG, LOG, SILENT, TEXT, Option, add_options, chosen, config_path, overridden
+from shared.settings import section_options as options_of_section
+from shared.units import FRAME_RATE
+
+DEFAULT_PATH: Final = "/api/asr-streaming"
+DEFAULT_MODULE: Final = "fake"
+"""What a worker with the fake model calls itself if it has no configuration file."""
+
+_WORDS: Final = Shape(r"\S+", "a text without blanks")
+_TEXTS: Final = Kind(base=str, many=True, limits=_WORDS)
+_URLS: Final = Kind(base=str, many=True, limits=Shape(r"https?://\S+", "an http URL"))
+_OPTIONS: Final = (
+    CONFIG,
+    Option(name="worker", kind=_TEXTS, help="endpoint of a worker: tcp://HOST:PORT or ipc://PATH; may be repeated"),
+    Option(
+        name="discover", kind=_TEXTS, help="where workers are named: dns://NAME:PORT or file://PATH; may be repeated"
+    ),
+    Option(name="scrape", kind=_URLS, help="metrics of a worker, which /metrics then includes; may be repeated"),
+    Option(name="key", kind=_TEXTS, help="a key that opens the door, beside authorized_ids; may be repeated"),
+    Option(name="module", kind=TEXT, help=f"without a configuration file: the workers' module ({DEFAULT_MODULE})"),
+    LOG,
+    SILENT,
+)
+_SECTION: Final = options_of_section(GatewayConfig, aliases={"host": ("--addr",)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """All that one gateway process needs to know."""
+
+    gateway: GatewayConfig
+    modules: tuple[ServedModule, ...]
+    keys: tuple[str, ...] = field(repr=False)
+    sources: tuple[Source, ...]
+    scrape: tuple[str, ...] = ()
+    static_dir: Path = Path("static")
+    config_file: Path | None = None
+    log_dir: Path = Path("logs")
+    instance_name: str = "gateway"
+    log_level: str = "info"
+    is_silent: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="asr-gateway",
+        description="Takes WebSocket and HTTP clients, and has their audio transcribed by workers over ZeroMQ.",
+        epilog="Exit status: 0 after SIGTERM, 1 wrong settings or files, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"asr-gateway {version('asr-streaming')}")
+    parser.add_argument("--cpu", action="store_true", help="accepted for moshi-server's sake: a gateway needs no GPU")
+    add_options(parser, (*_OPTIONS, *_SECTION))
+    return parser
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> GatewaySettings:
+    """Return the settings of this process.
+
+    Raises:
+        ConfigError: something is wrong with them; holds every problem found.
+        SystemExit: ``--help``, or flags that do not exist.
+    """
+    args = make_parser().parse_args(arguments)
+    values = chosen(args, (*_OPTIONS, *_SECTION), environ)
+    sources = _sources(values)
+    common: dict[str, Any] = {
+        "sources": sources,
+        "scrape": values.get("scrape", ()),
+        "log_level": values.get("log", "info"),
+        "is_silent": values.get("silent", False),
+    }
+    if args.cpu:
+        common["warnings"] = ("--cpu has no effect: a gateway needs no GPU",)
+    if CONFIG.name not in values and sources:
+        module = ServedModule(
+            name=values.get("module", DEFAULT_MODULE), path=DEFAULT_PATH, lm="unknown", audio_tokenizer="unknown"
+        )
+        gateway = overridden(GatewayConfig(), values)
+        settings = GatewaySettings(gateway=gateway, modules=(module,), keys=values.get("key", ()), **common)
+    else:
+        settings = _from_file(config_path(values), values, environ, common)
+    _check(settings)
+    return settings
+
+
+def _from_file(
+    path: Path, values: Mapping[str, Any], environ: Mapping[str, str], common: Mapping[str, Any]
+) -> GatewaySettings:
+    loaded = load_config(path, environ)
+    service: ServiceConfig = loaded.service
+    return GatewaySettings(
+        **{**common, "warnings": (*common.get("warnings", ()), *loaded.warnings)},
+        gateway=overridden(service.gateway, values),
+        modules=tuple(_served(module) for module in service.modules),
+        keys=(*service.authorized_ids, *values.get("key", ())),
+        static_dir=locate(service.static_dir, service.source),
+        config_file=service.source,
+        log_dir=Path(service.log_dir),
+        instance_name=service.instance_name,
+    )
+
+
+def _served(module: ModuleConfig) -> ServedModule:
+    return ServedModule(
+        name=module.name,
+        path=module.path,
+        lm=module.lm_model_file,
+        audio_tokenizer=module.audio_tokenizer_file,
+        silence_prefix_frames=round(module.silence_prefix_s * FRAME_RATE),
+    )
+
+
+def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
+    sources: list[Source] = []
+    problems: list[str] = []
+    for read, name in ((worker_source, "worker"), (discovery_source, "discover")):
+        for text in values.get(name, ()):
+            try:
+                sources.append(read(text))
+            except ConfigError as error:
+                problems.extend(error.problems)
+    if problems:
+        raise ConfigError(*problems)
+    return tuple(sources)
+
+
+def _check(settings: GatewaySettings) -> None:
+    problems = []
+    if not settings.sources:
+        problems.append("no worker: give --worker tcp://HOST:PORT, --discover dns://NAME:PORT, or set ASR_WORKER")
+    if not settings.keys and not settings.gateway.allow_no_keys:
+        problems.append(
+            "no keys: set authorized_ids in the configuration file, give --key, or allow everybody with"
+            " --allow-no-keys (loopback addresses only)"
+        )
+    if not settings.keys and settings.gateway.allow_no_keys and not _is_loopback(settings.gateway.host):
+        problems.append(f"host {settings.gateway.host}: without keys only a loopback address is allowed")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,75 @@
+"""The listening socket, with what aiohttp lacks: small kernel buffers, and a deadline for a request's headers."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from shared.errors import ConfigError
+
+RECEIVE_BUFFER_BYTES: Final = 128 << 10
+SEND_BUFFER_BYTES: Final = 64 << 10
+BACKLOG: Final = 1_024
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a bound socket; connections inherit its buffer sizes.
+
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        message = f"host {host!r}: {error.strerror}"
+        raise ConfigError(message) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Before listen: TCP settles how large the window can become in the handshake.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        message = f"port {port} of {host}: {error.strerror}"
+        raise ConfigError(message) from None
+    listener.setblocking(False)
+    return listener
+
+
+class HeaderDeadline:
+    """Drops connections that bring no complete request in time.
+
+    ``arrived`` must be called for each request, before anything else: then its headers are complete.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._timers: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+
+    def watching(self, make_protocol: Callable[[], web.RequestHandler]) -> Callable[[], asyncio.Protocol]:
+        """Return a factory of protocols, each of which is watched from its making."""
+
+        def make() -> asyncio.Protocol:
+            protocol = make_protocol()
+            loop = asyncio.get_running_loop()
+            self._timers[protocol] = loop.call_later(self._timeout_s, self._drop, protocol)
+            return protocol
+
+        return make
+
+    def arrived(self, request: web.Request) -> None:
+        """The headers of a request are complete."""
+        timer = self._timers.pop(request.protocol, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _drop(self, protocol: web.RequestHandler) -> None:
+        self._timers.pop(protocol, None)
+        if protocol.transport is not None:
+            protocol.transport.abort()

@@ -1,0 +1,99 @@
+"""What a gateway says about itself: build, modules, metrics, health."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from asr_gateway.core.modules import ServedModule
+from asr_gateway.io.dispatch import Dispatch
+from asr_gateway.io.http import build_info
+from asr_gateway.metrics import GatewayMetrics
+from shared.exposition import CONTENT_TYPE, merge
+
+MODULE_TYPE: Final = "batched_asr"
+SCRAPE_WITHIN_S: Final = 1.0
+MAX_SCRAPE_BYTES: Final = 4 << 20
+
+
+class StatusRoutes:
+    """The routes that need no key.
+
+    Args:
+        dispatch: what is asked.
+        modules: what is served.
+        metrics: this process's.
+        scrape: URLs of the metrics of workers, which ``/metrics`` includes.
+    """
+
+    def __init__(
+        self, *, dispatch: Dispatch, modules: Sequence[ServedModule], metrics: GatewayMetrics, scrape: Sequence[str]
+    ) -> None:
+        self._dispatch = dispatch
+        self._modules = modules
+        self._metrics = metrics
+        self._scrape = scrape
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.get("/api/build_info", self._build_info),
+            web.get("/api/modules_info", self._modules_info),
+            web.get("/metrics", self._metrics_text),
+            web.get("/healthz", self._healthz),
+            web.get("/readyz", self._readyz),
+        ]
+
+    async def _build_info(self, _: web.Request) -> web.Response:
+        return web.json_response(build_info())
+
+    async def _modules_info(self, _: web.Request) -> web.Response:
+        return web.json_response([self._module_info(module) for module in self._modules])
+
+    def _module_info(self, module: ServedModule) -> dict[str, Any]:
+        load = self._dispatch.load_of(module.name)
+        return {
+            "type": MODULE_TYPE,
+            "path": module.path,
+            "lm": module.lm,
+            "audio_tokenizer": module.audio_tokenizer,
+            # Strings, as moshi-server has them.
+            "used_slots": str(load.used_slots),
+            "total_slots": str(load.total_slots),
+            "name": module.name,
+            "workers": load.n_workers,
+        }
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        """Answer 200 if a worker of some module lives and takes sessions.
+
+        A full service is ready: its refusal is an answer that clients understand, a load balancer's is not.
+        """
+        loads = {module.name: self._dispatch.load_of(module.name) for module in self._modules}
+        is_ready = not self._dispatch.is_draining and any(load.n_workers for load in loads.values())
+        facts = {name: {"workers": load.n_workers, "free_slots": load.free_slots} for name, load in loads.items()}
+        status = "ready" if is_ready else "draining" if self._dispatch.is_draining else "no worker is ready"
+        return web.json_response({"status": status, "modules": facts}, status=200 if is_ready else 503)
+
+    async def _metrics_text(self, _: web.Request) -> web.Response:
+        own = self._metrics.render()
+        if self._scrape:
+            texts = await asyncio.gather(*[_scraped(url) for url in self._scrape])
+            found = zip(self._scrape, texts, strict=True)
+            own = merge(own, {url.split("//")[-1].split("/")[0]: text for url, text in found if text})
+        return web.Response(body=own, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _scraped(url: str) -> bytes:
+    """Return a worker's metrics, or nothing if it does not answer at once: it may be dead or busy."""
+    timeout = aiohttp.ClientTimeout(total=SCRAPE_WITHIN_S)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url) as response:
+            return await response.content.read(MAX_SCRAPE_BYTES) if response.status == web.HTTPOk.status_code else b""
+    except (aiohttp.ClientError, TimeoutError):
+        return b""
