@@ -10,7 +10,6 @@ Source: model.md section 8.
 """
 
 from collections.abc import Callable
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,42 +17,31 @@ from torch.nn import functional
 
 from asr_worker.model.checkpoint import Need, Wanted
 from shared.config import ContinuousConditioner, LutConditioner, ModuleConfig
+from shared.config_rules import CONDITIONER
 from shared.errors import ConfigError
-
-CONDITIONER: Final = "delay"
 
 
 def condition_need(module: ModuleConfig, put: Callable[[Tensor], None]) -> Need | None:
     """Say which tensors the module's condition is made of; None for a model without conditioners.
 
     Args:
-        module: settings and sizes.
+        module: settings and sizes, which obey ``shared.config_rules``: exactly one of the two settings.
         put: takes the condition, ``[d_model]``, when the tensors have been read.
 
     Raises:
-        ConfigError: the settings name no condition, or two, or one that the model does not have.
+        ConfigError: a table of delays does not have the configured one.
     """
     if not module.model.conditioners:
         return None
-    conditioner = module.model.conditioners.get(CONDITIONER)
-    if conditioner is None:
-        names = ", ".join(sorted(module.model.conditioners))
-        msg = f"modules.{module.name}.model.conditioners has {names}, but only 'delay' is supported"
-        raise ConfigError(msg)
-    if (module.conditioning_delay is None) == (not module.conditioning_learnt_padding):
-        found = "neither" if module.conditioning_delay is None else "both"
-        msg = (
-            f"modules.{module.name}: the model has a conditioner, so exactly one of conditioning_delay and "
-            f"conditioning_learnt_padding = true must be set; {found} is"
-        )
-        raise ConfigError(msg)
+    conditioner = module.model.conditioners[CONDITIONER]
     dim = module.model.transformer.d_model
     prefix = f"condition_provider.conditioners.{CONDITIONER}"
-    if module.conditioning_delay is None:
+    if module.conditioning_learnt_padding:
         return Need(
             wanted=(Wanted(name=f"{prefix}.learnt_padding", shape=(1, 1, dim)),),
             put=lambda padding: put(padding.flatten()),
         )
+    assert module.conditioning_delay is not None
     projection = Wanted(name=f"{prefix}.output_proj.weight", shape=(dim, conditioner.dim))
     if isinstance(conditioner, ContinuousConditioner):
         features = continuous_features(conditioner, -module.conditioning_delay)
@@ -66,7 +54,7 @@ def condition_need(module: ModuleConfig, put: Callable[[Tensor], None]) -> Need 
 def continuous_features(conditioner: ContinuousConditioner, value: float) -> Tensor:
     """Return the sines and cosines ``[dim]`` that stand for ``value``, in float32."""
     half = conditioner.dim // 2
-    exponents = torch.arange(half, dtype=torch.float32) / (half - 1)
+    exponents = torch.arange(half, dtype=torch.float32) / max(half - 1, 1)
     angles = value * conditioner.scale_factor * conditioner.max_period**-exponents
     return torch.cat((angles.cos(), angles.sin()))
 
@@ -76,7 +64,11 @@ def _project(weight: Tensor, features: Tensor) -> Tensor:
 
 
 def _lut_row(module_name: str, conditioner: LutConditioner, delay_s: float) -> int:
-    """Return the row of the value that equals the delay as a number."""
+    """Return the row of the value that equals the delay as a number.
+
+    moshi-server looks texts up and refuses a number here, and so do our configuration files; models that are built
+    by hand may use it.
+    """
     for row, text in enumerate(conditioner.possible_values):
         try:
             if float(text) == delay_s:

@@ -13,13 +13,17 @@ Source: model.md section 9.1; names of tensors are the published ones.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from shared.config import MimiConfig
+
+MANY_WINDOWS: Final = 256
+"""From here on a product for each row, on windows that overlap in memory, is cheaper on CPU than copying them all for
+one product; below, the one product reads the weight once. Measured at B = 8: 2.7 against 4.5 ms, 26 against 5.4 ms."""
 
 
 class Past(Protocol):
@@ -86,7 +90,10 @@ class CausalConv(nn.Module):
             x = past.extend(self, x)
         if self._kernel > 1:
             x = x.unfold(1, self._kernel, self._stride).transpose(2, 3).flatten(2)
-        return functional.linear(x, self.weight, self.bias)
+        n_rows, n_windows, n_inputs = x.shape
+        if n_windows < MANY_WINDOWS:
+            x = x.reshape(n_rows * n_windows, n_inputs)
+        return functional.linear(x, self.weight, self.bias).view(n_rows, n_windows, -1)
 
     @torch.no_grad()
     def put_weight(self, weight: Tensor) -> None:
