@@ -84,6 +84,8 @@ class Session:
         self._n_restarts = 0
         self._n_markers = 0
         self._n_controls = 0
+        # A file's session is CLOSED by its last word already, and still holds a slot then.
+        self._is_given_back = False
 
     # --- from the client ----------------------------------------------------------------------------------
 
@@ -226,13 +228,13 @@ class Session:
 
     def close(self) -> Close | None:
         """End the session; return what to tell the worker, if one was ever asked for a slot."""
-        was_closed = self.state is SessionState.CLOSED
+        was_given_back, self._is_given_back = self._is_given_back, True
         self.state = SessionState.CLOSED
         self._framer.clear()
         self._account.hold(0)
         self._controls.clear()
         self._urgent.clear()
-        if was_closed or self.epoch == _NO_EPOCH:
+        if was_given_back or self.epoch == _NO_EPOCH:
             return None
         return Close(session=self.id, epoch=self.epoch)
 
