@@ -129,6 +129,21 @@ def test_a_wrong_value_is_named_with_what_is_allowed(sample_config: Any, old: st
     assert sample_config.problems(sample_config.changed(old, new)) == [f"[modules.asr] {problem}"]
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("$HOME/lm.st", "/home/someone/lm.st"),
+        ("a$HOME-$HOME", "a/home/someone-/home/someone"),
+        ("costs $5 or ${HOME}", "costs $5 or ${HOME}"),
+        ("hf://owner/repo/$HOME", "hf://owner/repo/$HOME"),
+    ],
+)
+def test_variables_are_replaced_where_and_as_moshi_server_does(sample_config: Any, written: str, meant: str) -> None:
+    assert (
+        sample_config.load(sample_config.changed("lm.safetensors", written)).service.modules[0].lm_model_file == meant
+    )
+
+
 @pytest.mark.parametrize("reference", ["hf://owner/file", "hf://owner/repo@/file", "hf://owner/repo/", "", "a\\u0000"])
 def test_a_reference_that_names_no_file_is_refused(sample_config: Any, reference: str) -> None:
     (problem,) = sample_config.problems(sample_config.changed("lm.safetensors", reference))
@@ -140,6 +155,7 @@ def test_a_reference_that_names_no_file_is_refused(sample_config: Any, reference
     ("old", "new", "problem"),
     [
         ("kv_repeat = 1", "kv_repeat = 2", "kv_repeat = 2: only 1 is supported"),
+        ("kv_repeat = 1", "kv_repeat = true", "kv_repeat = true: only 1 is supported"),
         ("causal = true", "causal = false", "causal = false: only true is supported"),
         ("norm_first = true", "norm_first = false", "norm_first = false: only true is supported"),
         ("use_conv_block = false", "use_conv_block = true", "use_conv_block = true: only false is supported"),
@@ -149,6 +165,11 @@ def test_a_reference_that_names_no_file_is_refused(sample_config: Any, reference
         ('"RmsNorm"', '"LayerNorm"', 'norm = "LayerNorm": only "RmsNorm" is supported'),
         ('"Rope"', '"Sin"', 'positional_embedding = "Sin": only "Rope" is supported'),
         ("max_seq_len = 40960", "layer_scale = 0.01", "layer_scale = 0.01: only absent is supported"),
+        (
+            "num_heads = 8",
+            "num_heads = 512",
+            "d_model = 512: must be num_heads = 512 times an even number (rotary positions pair them)",
+        ),
         (
             "num_heads = 8",
             "num_heads = 7",

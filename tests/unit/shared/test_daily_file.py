@@ -83,6 +83,19 @@ def test_two_processes_share_the_file_and_lose_no_line(tmp_path: Path) -> None:
     }
 
 
+def test_a_process_that_rotates_second_leaves_todays_file_alone_even_if_yesterdays_is_gone(tmp_path: Path) -> None:
+    calendars = [Calendar(), Calendar()]
+    files = [DailyFile(tmp_path / "log.unit", today=calendar) for calendar in calendars]
+    yesterday = calendars[0].day.isoformat()
+    for number, file in enumerate(files):
+        calendars[number].turn()
+        file.write(f"today {number}")
+        (tmp_path / f"log.unit.{yesterday}").unlink(missing_ok=True)  # moved elsewhere by a collector of logs
+        file.close()
+
+    assert content(tmp_path) == {"log.unit": ["today 0", "today 1"]}
+
+
 def test_only_so_many_days_are_kept_and_other_files_are_left_alone(tmp_path: Path) -> None:
     calendar = Calendar()
     (tmp_path / "log.unit.notes").write_text("mine\n")
