@@ -29,8 +29,7 @@ FIRST_PIECE: Final = PADDING + 1
 
 PAUSE_HORIZONS_S: Final = (0.5, 1.0, 2.0, 3.0)
 
-_SYLLABLES: Final = tuple(consonant + vowel for consonant in "bdfgjklmnprstvwz" for vowel in "aeiou")
-_ENDINGS: Final = tuple(syllable + "n" for syllable in _SYLLABLES)
+_SYLLABLES: Final = tuple(a + b + c for a in "bdfgjklmnprstvwz" for b in "aeiou" for c in ("", *"klmnrst"))
 
 Codes = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -49,7 +48,7 @@ class FakeSettings:
     context_frames: int = 128
     """C: frames on which every word depends."""
     words: tuple[str, ...] = ()
-    """What it can say; by default some 6,500 words of one or two syllables."""
+    """What it can say; by default some 400,000 words of one or two syllables."""
     step_ms: float = 0.0
     """How long one step takes at least."""
     fail_at_step: int | None = None
@@ -77,7 +76,7 @@ class FakeSettings:
     @property
     def n_next(self) -> int:
         """Pieces that can follow a first one."""
-        return 0 if self.words else len(_ENDINGS)
+        return 0 if self.words else len(_SYLLABLES)
 
     @property
     def start_token(self) -> int:
@@ -86,7 +85,7 @@ class FakeSettings:
 
     def text_of(self, tokens: list[int]) -> str:
         """Return the text of one word's pieces; numbers that are no piece are shown as such."""
-        pieces = (self.words or _SYLLABLES) + (() if self.words else _ENDINGS)
+        pieces = self.words or 2 * _SYLLABLES
         numbers = [token - FIRST_PIECE for token in tokens]
         return "".join(
             pieces[number] if 0 <= number < len(pieces) else f"<{number + FIRST_PIECE}>" for number in numbers
