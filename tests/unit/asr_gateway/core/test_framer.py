@@ -1,0 +1,90 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_gateway.core.framer import Framer
+from shared.units import FRAME_SAMPLES
+
+
+def ramp(n_samples: int) -> np.ndarray:
+    return np.arange(n_samples, dtype=np.float32)
+
+
+def test_whole_frames_are_passed_on_without_a_copy() -> None:
+    framer = Framer()
+    pcm = ramp(3 * FRAME_SAMPLES)
+
+    framer.push(pcm)
+
+    (taken,) = framer.take(3)
+    assert np.shares_memory(taken, pcm)
+    assert taken.shape == (3, FRAME_SAMPLES)
+
+
+def test_a_partial_frame_stays_until_it_is_full() -> None:
+    framer = Framer()
+
+    framer.push(ramp(FRAME_SAMPLES - 1))
+
+    assert (framer.n_frames, framer.n_partial, framer.n_samples) == (0, FRAME_SAMPLES - 1, FRAME_SAMPLES - 1)
+    framer.push(ramp(1))
+    assert (framer.n_frames, framer.n_partial, framer.n_samples) == (1, 0, FRAME_SAMPLES)
+
+
+def test_taking_splits_a_large_piece() -> None:
+    framer = Framer()
+    framer.push(ramp(5 * FRAME_SAMPLES))
+
+    first, second = framer.take(2), framer.take(3)
+
+    assert [piece.shape[0] for piece in first + second] == [2, 3]
+    assert np.array_equal(np.concatenate(first + second).ravel(), ramp(5 * FRAME_SAMPLES))
+
+
+def test_padding_fills_the_partial_frame_with_zeros() -> None:
+    framer = Framer()
+    framer.push(np.ones(100, np.float32))
+
+    assert framer.pad() == FRAME_SAMPLES - 100
+
+    (frame,) = framer.take(1)
+    assert frame.sum() == 100
+    assert framer.n_samples == 0
+
+
+def test_padding_without_a_partial_frame_adds_nothing() -> None:
+    framer = Framer()
+    framer.push(ramp(FRAME_SAMPLES))
+
+    assert framer.pad() == 0
+    assert framer.n_frames == 1
+
+
+def test_clear_forgets_whole_and_partial_frames() -> None:
+    framer = Framer()
+    framer.push(ramp(FRAME_SAMPLES + 7))
+
+    framer.clear()
+    framer.push(ramp(FRAME_SAMPLES))
+
+    assert framer.n_samples == FRAME_SAMPLES
+    assert np.array_equal(framer.take(1)[0].ravel(), ramp(FRAME_SAMPLES))
+
+
+@given(st.lists(st.integers(0, 3 * FRAME_SAMPLES), max_size=12), st.lists(st.integers(0, 4), max_size=20))
+def test_reframing_does_not_depend_on_where_audio_is_cut(cuts: list[int], takes: list[int]) -> None:
+    framer = Framer()
+    pcm = ramp(sum(cuts))
+    taken: list[np.ndarray] = []
+    demands = iter(takes)
+    start = 0
+    for n_samples in cuts:
+        framer.push(pcm[start : start + n_samples])
+        start += n_samples
+        taken += framer.take(min(next(demands, 0), framer.n_frames))
+    taken += framer.take(framer.n_frames)
+
+    n_whole = len(pcm) // FRAME_SAMPLES
+    frames = np.concatenate([np.empty((0, FRAME_SAMPLES), np.float32), *taken])
+    assert np.array_equal(frames.ravel(), pcm[: n_whole * FRAME_SAMPLES])
+    assert framer.n_partial == len(pcm) - n_whole * FRAME_SAMPLES

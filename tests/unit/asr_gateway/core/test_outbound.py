@@ -1,0 +1,27 @@
+import numpy as np
+
+from asr_gateway.core.outbound import Outbound
+from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
+
+
+def frames(*values: float) -> np.ndarray:
+    return np.repeat(np.array(values, np.float32)[:, None], FRAME_SAMPLES, axis=1)
+
+
+def test_no_frames_make_no_block() -> None:
+    assert Outbound(10).block() is None
+
+
+def test_frames_of_many_sessions_share_one_block() -> None:
+    out = Outbound(10)
+    out.add_frames(SessionId(5), Epoch(1), FrameIndex(7), [frames(1.0), frames(2.0, 3.0)])
+    out.add_frames(SessionId(6), Epoch(2), FrameIndex(0), [frames(4.0)])
+
+    block = out.block()
+
+    assert block is not None
+    assert block.sessions.tolist() == [5, 5, 5, 6]
+    assert block.epochs.tolist() == [1, 1, 1, 2]
+    assert block.frames.tolist() == [7, 8, 9, 0]
+    assert block.pcm[:, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert out.room == 6
