@@ -107,7 +107,7 @@ def _fields(data: bytes) -> dict[Any, Any]:
         message = f"a message must be one MessagePack map: {type(error).__name__} {error}"
         raise BadMessageError(message[:200]) from None
     if type(pairs) is not tuple:
-        message = f"a message must be a MessagePack map, not {_named(pairs)}"
+        message = f"a message must be a MessagePack map, not {type(pairs).__name__}"
         raise BadMessageError(message)
     return {key: value for key, value in pairs if type(key) is str}
 

@@ -1,0 +1,314 @@
+from random import Random
+
+from asr_gateway.core.fleet import (
+    ANSWER_S,
+    FIRST_LOAD_S,
+    DropWorker,
+    EndSession,
+    Fleet,
+    FleetAction,
+    ModuleLoad,
+    OpenSlot,
+    RefuseSession,
+)
+from shared.config import GatewayConfig
+from shared.messages import REJECT_DRAINING, REJECT_FULL, Load, SessionKind, Welcome
+from shared.units import SessionId
+
+LIVE, FILE = SessionKind.LIVE, SessionKind.FILE
+A, B, C = "tcp://a:1", "tcp://b:1", "tcp://c:1"
+
+
+def facts(name: str = "wk:a", *, n_slots: int = 4, module: str = "asr") -> Welcome:
+    return Welcome(
+        version=1,
+        worker=name,
+        module=module,
+        fingerprint="f",
+        n_slots=n_slots,
+        n_heads=4,
+        n_codebooks=8,
+        delay_frames=6,
+        context_frames=750,
+        codec_context_frames=250,
+        window_frames=25,
+        device="fake",
+        dtype="f32",
+    )
+
+
+def load(free: int, *, used: int = 0, draining: bool = False, deadline_s: float = 0.6) -> Load:
+    return Load(
+        used=used, free=free, draining=draining, steps=0, step_p50_ms=1.0, step_p99_ms=1.0, deadline_s=deadline_s
+    )
+
+
+def fleet(**workers: int) -> Fleet:
+    """A fleet at time 0 whose workers ``a``, ``b`` ... have so many free slots."""
+    made = Fleet(GatewayConfig(file_queue_length=2), Random(1))
+    for name, n_slots in workers.items():
+        made.welcomed(f"tcp://{name}:1", facts(f"wk:{name}", n_slots=n_slots), 0.0)
+    return made
+
+
+def request(of: Fleet, session: int, *, now: float = 0.0, kind: SessionKind = LIVE, module: str = "asr") -> list[str]:
+    return shown(of.request(SessionId(session), module, kind, now))
+
+
+def shown(actions: list[FleetAction]) -> list[str]:
+    """Actions as short texts: lists against lists."""
+    return [_shown(action) for action in actions]
+
+
+def _shown(action: FleetAction) -> str:
+    match action:
+        case OpenSlot():
+            return f"open {action.session} on {action.worker[6]}"
+        case RefuseSession():
+            return f"refuse {action.session}: {action.error.code}"
+        case EndSession():
+            return f"end {action.session}: {action.error.code}"
+        case DropWorker():
+            return f"drop {action.worker[6]}"
+
+
+# --- placement --------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_opened_on_a_worker_of_its_module() -> None:
+    mixed = fleet(a=1)
+    mixed.welcomed(B, facts("wk:b", module="other"), 0.0)
+
+    assert request(mixed, 1, module="other") == ["open 1 on b"]
+    assert request(mixed, 2) == ["open 2 on a"]
+
+
+def test_of_two_workers_the_one_with_more_free_slots_gets_the_session() -> None:
+    pair = fleet(a=1, b=4)
+
+    assert [request(pair, n) for n in range(3)] == [["open 0 on b"], ["open 1 on b"], ["open 2 on b"]]
+
+
+def test_of_many_workers_two_are_drawn_and_the_better_is_taken() -> None:
+    many = fleet(a=8, b=8, c=1)
+
+    opened = [request(many, n)[0][-1] for n in range(8)]
+
+    assert set(opened) == {"a", "b"}
+
+
+def test_a_draining_worker_gets_nothing() -> None:
+    lone = fleet(a=4)
+    lone.loaded(A, load(4, draining=True), 0.0)
+
+    assert request(lone, 1) == []
+
+
+def test_a_load_counts_the_opens_that_it_cannot_know_of() -> None:
+    lone = fleet(a=2)
+    request(lone, 1)
+    lone.loaded(A, load(2), 0.01)
+
+    assert request(lone, 2) == ["open 2 on a"]
+    assert request(lone, 3) == []
+
+
+# --- the queue --------------------------------------------------------------------------------------------
+
+
+def test_a_live_session_waits_a_fifth_of_a_second() -> None:
+    lone = fleet(a=1)
+    request(lone, 1)
+    lone.granted(SessionId(1))
+
+    assert request(lone, 2, now=1.0) == []
+    assert shown(lone.expire(1.19)) == []
+    assert shown(lone.expire(1.2)) == ["refuse 2: no_free_slot"]
+
+
+def test_the_refusal_has_the_text_that_clients_compare() -> None:
+    empty = fleet()
+    request(empty, 1)
+
+    (refusal,) = empty.expire(0.2)
+
+    assert isinstance(refusal, RefuseSession)
+    assert str(refusal.error) == "no free channels"
+
+
+def test_a_slot_that_becomes_free_goes_to_who_came_first() -> None:
+    lone = fleet(a=1)
+    request(lone, 1)
+    lone.granted(SessionId(1))
+    request(lone, 2)
+    request(lone, 3)
+    lone.released(SessionId(1))
+
+    assert shown(lone.freed(A, 0.1)) == ["open 2 on a"]
+    assert shown(lone.freed(A, 0.1)) == ["open 3 on a"]
+
+
+def test_live_sessions_go_before_files_that_wait_longer() -> None:
+    lone = fleet(a=1)
+    request(lone, 1)
+    request(lone, 2, kind=FILE)
+    request(lone, 3)
+
+    assert shown(lone.freed(A, 0.1)) == ["open 3 on a"]
+
+
+def test_files_wait_for_a_hundred_seconds_in_a_bounded_queue() -> None:
+    empty = fleet()
+
+    assert [request(empty, n, kind=FILE) for n in range(3)] == [[], [], ["refuse 2: no_free_slot"]]
+    assert shown(empty.expire(99.9)) == []
+    assert shown(empty.expire(100.0)) == ["refuse 0: no_free_slot", "refuse 1: no_free_slot"]
+
+
+def test_who_leaves_the_queue_is_skipped() -> None:
+    empty = fleet()
+    request(empty, 1)
+    request(empty, 2)
+
+    assert empty.released(SessionId(1)) is None
+    assert shown(empty.welcomed(A, facts(), 0.1)) == ["open 2 on a"]
+
+
+def test_waiting_sessions_are_served_when_a_worker_joins() -> None:
+    empty = fleet()
+    request(empty, 1)
+    request(empty, 2)
+
+    assert shown(empty.welcomed(A, facts(n_slots=1), 0.1)) == ["open 1 on a"]
+
+
+# --- the worker has the last word -------------------------------------------------------------------------
+
+
+def test_a_rejected_session_is_opened_on_another_worker() -> None:
+    pair = fleet(a=4, b=2)
+    request(pair, 1)
+
+    assert shown(pair.rejected(SessionId(1), REJECT_FULL, 0, 0.0)) == ["open 1 on b"]
+
+
+def test_a_rejected_session_waits_on_at_its_place_in_the_queue() -> None:
+    lone = fleet(a=2)
+    request(lone, 1)
+    request(lone, 2)
+    request(lone, 3)
+
+    assert shown(lone.rejected(SessionId(2), REJECT_FULL, 0, 0.05)) == []
+    assert shown(lone.rejected(SessionId(1), REJECT_FULL, 0, 0.05)) == []
+    assert shown(lone.loaded(A, load(3), 0.1)) == ["open 1 on a", "open 2 on a", "open 3 on a"]
+
+
+def test_a_worker_that_rejects_files_still_gets_live_sessions() -> None:
+    lone = fleet(a=4)
+    request(lone, 1, kind=FILE)
+
+    assert shown(lone.rejected(SessionId(1), REJECT_FULL, 3, 0.0)) == []
+    assert request(lone, 2) == ["open 2 on a"]
+    assert shown(lone.loaded(A, load(2), 0.1)) == ["open 1 on a"]
+
+
+def test_a_worker_that_drains_gets_nothing_more() -> None:
+    lone = fleet(a=4)
+    request(lone, 1)
+
+    assert shown(lone.rejected(SessionId(1), REJECT_DRAINING, 4, 0.0)) == []
+    assert request(lone, 2, kind=FILE) == []
+
+
+def test_a_worker_that_does_not_answer_costs_the_session_two_seconds() -> None:
+    lone = fleet(a=4)
+    request(lone, 1)
+    lone.loaded(A, load(4, deadline_s=10.0), 0.0)
+
+    assert shown(lone.expire(ANSWER_S - 0.1)) == []
+    (refusal,) = lone.expire(ANSWER_S)
+    assert isinstance(refusal, RefuseSession)
+    assert refusal.worker == A
+
+
+def test_releasing_names_the_worker_that_must_be_told() -> None:
+    lone = fleet(a=4)
+    request(lone, 1)
+    request(lone, 2)
+    lone.granted(SessionId(2))
+
+    assert [lone.released(SessionId(n)) for n in (1, 2, 3)] == [A, A, None]
+
+
+# --- life and death of workers ----------------------------------------------------------------------------
+
+
+def test_a_lost_worker_ends_its_sessions_and_who_waits_for_its_answer_waits_on() -> None:
+    pair = fleet(a=4, b=1)
+    request(pair, 1)
+    pair.granted(SessionId(1))
+    request(pair, 2)
+
+    assert shown(pair.lost(A, 0.1)) == ["end 1: worker_lost", "open 2 on b"]
+    assert shown(pair.lost(A, 0.1)) == []
+
+
+def test_a_worker_is_dead_two_and_a_half_deadlines_after_its_last_load() -> None:
+    lone = fleet(a=4)
+    request(lone, 1)
+    lone.granted(SessionId(1))
+    lone.loaded(A, load(3, deadline_s=1.0), 0.0)
+    for tenth in range(25):
+        assert shown(lone.expire(tenth / 10)) == []
+
+    assert shown(lone.expire(2.5)) == ["drop a", "end 1: worker_lost"]
+
+
+def test_a_new_worker_has_time_for_its_first_load() -> None:
+    lone = fleet(a=4)
+    for half in range(int(FIRST_LOAD_S * 2)):
+        assert shown(lone.expire(half / 2)) == []
+
+    assert shown(lone.expire(FIRST_LOAD_S)) == ["drop a"]
+
+
+def test_nobody_is_judged_by_a_loop_that_did_not_listen() -> None:
+    lone = fleet(a=4)
+    lone.loaded(A, load(4, deadline_s=0.6), 0.0)
+    lone.expire(0.0)
+
+    assert shown(lone.expire(60.0)) == []
+    assert shown(lone.expire(60.4)) == []
+    assert shown(lone.expire(60.9)) == []
+    assert shown(lone.expire(61.3)) == []
+    assert shown(lone.expire(61.5)) == ["drop a"]
+
+
+def test_another_incarnation_behind_an_endpoint_is_a_fresh_worker() -> None:
+    lone = fleet(a=1)
+    request(lone, 1)
+    lone.granted(SessionId(1))
+
+    assert shown(lone.welcomed(A, facts("wk:a"), 0.1)) == []
+    assert shown(lone.welcomed(A, facts("wk:a2", n_slots=1), 0.1)) == ["end 1: worker_lost"]
+    assert request(lone, 2) == ["open 2 on a"]
+
+
+def test_the_load_of_a_module_sums_its_workers_that_take_sessions() -> None:
+    trio = fleet(a=4, b=4, c=4)
+    trio.loaded(A, load(3, used=1), 0.0)
+    trio.loaded(B, load(2, used=2), 0.0)
+
+    assert trio.load_of("asr") == ModuleLoad(n_workers=2, used_slots=3, total_slots=8, free_slots=5)
+    trio.loaded(B, load(2, used=2, draining=True), 0.1)
+    assert trio.load_of("asr") == ModuleLoad(n_workers=1, used_slots=1, total_slots=4, free_slots=3)
+    assert trio.load_of("other") == ModuleLoad(n_workers=0, used_slots=0, total_slots=0, free_slots=0)
+
+
+def test_what_unknown_workers_and_sessions_say_is_ignored() -> None:
+    empty = fleet()
+
+    assert empty.loaded(A, load(1), 0.0) == []
+    assert empty.freed(A, 0.0) == []
+    assert empty.rejected(SessionId(1), REJECT_FULL, 0, 0.0) == []
+    empty.granted(SessionId(1))
