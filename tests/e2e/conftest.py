@@ -40,7 +40,7 @@ SAMPLES = Path(__file__).parents[2] / "asr_worker" / "demo" / "samples"
 class Service:
     """``asr serve`` on a free port, in a folder of its own."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, **settings: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -51,7 +51,7 @@ class Service:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "asr_cli", "serve", "--port", str(self.port), "--device", "cpu", *flags],
             cwd=folder,
-            env={**os.environ, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1", **settings},
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -72,8 +72,11 @@ class Service:
             return None
 
     def wait_for(self, statuses: set[int | None]) -> None:
+        self.wait_until(lambda: self.status() in statuses)
+
+    def wait_until(self, is_done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_S
-        while self.status() not in statuses:
+        while not is_done():
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.02)
@@ -101,7 +104,8 @@ class Service:
 
 @pytest.fixture(scope="session")
 def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("service"))
+    # Files may take all slots: with the usual quarter of them the test would take four times as long.
+    service = Service(tmp_path_factory.mktemp("service"), ASR_FILE_SHARE="1")
     yield service
     service.stop()
 
