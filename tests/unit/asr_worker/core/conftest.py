@@ -109,19 +109,24 @@ class Worker:
         """Send the frames ``pcm`` of one session."""
         return self.audio(*((session, first + place, frame) for place, frame in enumerate(pcm)))
 
-    def marker(self, session: int, number: int, frame: int) -> list[ToGateway]:
+    def marker(self, session: int, number: int, frame: int, gateway: bytes = b"gw") -> list[ToGateway]:
         """Send a marker."""
-        return self.tell(Marker(session=SessionId(session), epoch=Epoch(1), id=number, frame=FrameIndex(frame)))
+        message = Marker(session=SessionId(session), epoch=Epoch(1), id=number, frame=FrameIndex(frame))
+        return self.tell(message, gateway)
 
-    def flush(self, session: int, number: int | None, frame: int, pad: int = 0) -> list[ToGateway]:
+    def flush(
+        self, session: int, number: int | None, frame: int, pad: int = 0, gateway: bytes = b"gw"
+    ) -> list[ToGateway]:
         """Send a flush."""
         session_id, index = SessionId(session), FrameIndex(frame)
-        return self.tell(Flush(session=session_id, epoch=Epoch(1), id=number, frame=index, pad_samples=pad))
+        return self.tell(Flush(session=session_id, epoch=Epoch(1), id=number, frame=index, pad_samples=pad), gateway)
 
-    def reset(self, session: int, number: int | None, frame: int, *, restart: bool = False) -> list[ToGateway]:
+    def reset(
+        self, session: int, number: int | None, frame: int, *, restart: bool = False, gateway: bytes = b"gw"
+    ) -> list[ToGateway]:
         """Send a reset, or an Init."""
         session_id, index = SessionId(session), FrameIndex(frame)
-        return self.tell(Reset(session=session_id, epoch=Epoch(1), id=number, restart=restart, frame=index))
+        return self.tell(Reset(session=session_id, epoch=Epoch(1), id=number, restart=restart, frame=index), gateway)
 
     def close(self, session: int, epoch: int = 1, gateway: bytes = b"gw") -> list[ToGateway]:
         """Close a session."""
@@ -169,19 +174,19 @@ class Worker:
             self.events[event.session, event.epoch].append(event)
             self.log[event.session, event.epoch].append(event)
 
-    def words(self, session: int, epoch: int = 1) -> list[WordEvent]:
-        """Return the words of a session, as the oracle writes them."""
+    def words(self, session: int, epoch: int = 1, *, since: int = 0) -> list[WordEvent]:
+        """Return the words of a session after its first ``since`` events, as the oracle writes them."""
         said: list[WordEvent] = []
-        for event in self.events[session, epoch]:
+        for event in self.events[session, epoch][since:]:
             if event.kind is EventKind.WORD:
                 said.append(WordSaid(event.text, event.time_s))
             elif event.kind is EventKind.END_WORD:
                 said.append(WordEnded(event.time_s))
         return said
 
-    def answers(self, session: int, epoch: int = 1) -> list[tuple[EventKind, int | None]]:
-        """Return the markers, flushes and resets of a session that were answered."""
-        events = self.events[session, epoch]
+    def answers(self, session: int, epoch: int = 1, *, since: int = 0) -> list[tuple[EventKind, int | None]]:
+        """Return the markers, flushes and resets of a session that were answered after its first ``since`` events."""
+        events = self.events[session, epoch][since:]
         return [(e.kind, e.id) for e in events if e.kind not in (EventKind.WORD, EventKind.END_WORD)]
 
 
