@@ -3,13 +3,21 @@
 export const SAMPLE_RATE = 24000;
 const PIECE_SAMPLES = 1920;
 
-// A windowed sinc, evaluated where it is needed: any rate to 24 kHz, piece by piece.
+const TABLE_PER_SAMPLE = 1024;
+
+// A windowed sinc, looked up where it is needed: any rate to 24 kHz, piece by piece.
 export class Resampler {
   constructor(fromRate) {
     this.step = fromRate / SAMPLE_RATE;
+    const cutoff = Math.min(1, 1 / this.step) * 0.94;
     // Half the filter's width in input samples: 16 zero crossings of the lower of the two rates.
-    this.cutoff = Math.min(1, 1 / this.step) * 0.94;
-    this.half = Math.ceil(16 / this.cutoff);
+    this.half = Math.ceil(16 / cutoff);
+    this.table = Float32Array.from({ length: this.half * TABLE_PER_SAMPLE + 1 }, (_, index) => {
+      const distance = index / TABLE_PER_SAMPLE;
+      const angle = Math.PI * distance * cutoff;
+      const window = 0.5 + 0.5 * Math.cos((Math.PI * distance) / (this.half + 1));
+      return (index === 0 ? 1 : Math.sin(angle) / angle) * window * cutoff;
+    });
     this.kept = new Float32Array(this.half);
     this.position = this.half;
   }
@@ -31,15 +39,10 @@ export class Resampler {
   }
 
   sampleAt(input, position) {
-    const first = Math.ceil(position - this.half);
     const last = Math.floor(position + this.half);
     let sum = 0;
-    for (let index = Math.max(first, 0); index <= last; index += 1) {
-      const distance = position - index;
-      const angle = Math.PI * distance * this.cutoff;
-      const sinc = angle === 0 ? 1 : Math.sin(angle) / angle;
-      const window = 0.5 + 0.5 * Math.cos((Math.PI * distance) / (this.half + 1));
-      sum += input[index] * sinc * window * this.cutoff;
+    for (let index = Math.max(0, Math.ceil(position - this.half)); index <= last; index += 1) {
+      sum += input[index] * this.table[Math.round(Math.abs(position - index) * TABLE_PER_SAMPLE)];
     }
     return sum;
   }
@@ -63,7 +66,7 @@ export class Microphone {
   stop() {
     if (this.node) this.node.port.onmessage = null;
     this.stream?.getTracks().forEach((track) => track.stop());
-    this.context?.close();
+    closeOnce(this.context);
   }
 }
 
@@ -101,8 +104,12 @@ export class Player {
 
   stop() {
     clearInterval(this.timer);
-    this.context?.close();
+    closeOnce(this.context);
   }
+}
+
+function closeOnce(context) {
+  if (context && context.state !== "closed") context.close();
 }
 
 function mono(decoded) {
