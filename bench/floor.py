@@ -1,0 +1,91 @@
+"""The computed floor of a model step: what must be read and multiplied, and how fast this machine can do either.
+
+    floor = max(bytes that must be read / read bandwidth, FLOPs / peak of a matrix product), each measured here, now
+
+Bytes: every weight that enters a product once, the visible part of the active rows' rings once. FLOPs: products of
+one frame for each active row, and attention over what is visible.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from asr_worker.model.lm import LanguageModel
+from asr_worker.model.mimi import MimiEncoder
+from bench.sizes import Size
+from shared.units import FRAME_SAMPLES
+
+F32_BYTES = 4
+N_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the device can do at best, with the threads that it was measured with."""
+
+    bytes_per_s: float
+    flops_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one step cannot do without."""
+
+    read_bytes: float
+    flops: float
+
+    def floor_ms(self, machine: Machine) -> float:
+        """Return the least time for it, everything overlapped perfectly."""
+        return 1e3 * max(self.read_bytes / machine.bytes_per_s, self.flops / machine.flops_per_s)
+
+
+def measure_machine(device: torch.device, dtype: torch.dtype = torch.float32) -> Machine:
+    """Time a read of memory beyond the caches, and a large square product: the best of a few tries."""
+    big = torch.ones((256 if device.type == "cpu" else 4096) << 18, device=device)
+    side = 1536 if device.type == "cpu" else 8192
+    square = torch.ones(side, side, device=device, dtype=dtype)
+
+    def best_s(run: object) -> float:
+        assert callable(run)
+        tries = []
+        for _ in range(N_TRIES):
+            started_s = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            tries.append(time.perf_counter() - started_s)
+        return min(tries)
+
+    return Machine(
+        bytes_per_s=big.numel() * F32_BYTES / best_s(big.sum), flops_per_s=2 * side**3 / best_s(lambda: square @ square)
+    )
+
+
+def work_of(size: Size, *, active: int, fill: float, dtype: torch.dtype) -> Work:
+    """Return what one step of ``active`` rows needs; ``dtype`` is the language model's."""
+    with torch.device("meta"):
+        lm = LanguageModel(size.lm, hidden=size.lm.transformer.hidden, dtype=dtype)
+        mimi = MimiEncoder(size.mimi, size.lm.audio_codebooks)
+    tables = lm.text_emb.nbytes + lm.audio_emb.nbytes
+    weights = sum(p.nbytes for p in (*lm.parameters(), *mimi.parameters())) - tables
+    sizes = size.lm.transformer
+    seen_lm = max(1.0, fill * sizes.context) * sizes.num_layers * sizes.d_model
+    seen_mimi = max(2.0, fill * size.mimi.context) * size.mimi.num_layers * size.mimi.dimension
+    rings = 2 * (seen_lm * dtype.itemsize + seen_mimi * F32_BYTES)
+    products = _flops_of(mimi, torch.empty(1, FRAME_SAMPLES, device="meta")) + _flops_of(
+        lm,
+        torch.zeros(1, 1, dtype=torch.int64, device="meta"),
+        torch.zeros(1, 1, size.lm.audio_codebooks, dtype=torch.int64, device="meta"),
+    )
+    # Two products over what is visible, for one query in the language model and two in Mimi.
+    attention = 4 * (seen_lm + 2 * seen_mimi)
+    return Work(read_bytes=weights + active * rings, flops=active * (products + attention))
+
+
+def _flops_of(model: torch.nn.Module, *inputs: torch.Tensor) -> float:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        model(*inputs)
+    return float(counter.get_total_flops())
