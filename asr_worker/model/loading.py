@@ -31,6 +31,9 @@ from shared.errors import CheckpointError
 PAUSE_HORIZONS_S: Final = (0.5, 1.0, 2.0, 3.0)
 """What the published models' heads predict a pause of."""
 
+PADDED_TOKENS: Final = 128
+"""Vocabularies are padded to a multiple of at most this."""
+
 _SAMPLE_BYTES: Final = 4096
 _N_SAMPLES: Final = 16
 
@@ -46,7 +49,9 @@ class ModelFiles:
     tokenizer: Path
 
 
-def load_model(module: ModuleConfig, files: ModelFiles, *, device: str, threads: int, seed: int) -> TorchAsrModel:
+def load_model(
+    module: ModuleConfig, files: ModelFiles, *, device: str, threads: int, seed: int, capture: bool = True
+) -> TorchAsrModel:
     """Load a module's model and warm it up.
 
     Sets the process's number of torch threads and switches off its use of TF32.
@@ -57,6 +62,7 @@ def load_model(module: ModuleConfig, files: ModelFiles, *, device: str, threads:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of one step on CPU.
         seed: of the sampling noise.
+        capture: on CUDA, run the step as a captured graph.
 
     Raises:
         CheckpointError: something is wrong with the files; names everything.
@@ -100,7 +106,7 @@ def load_model(module: ModuleConfig, files: ModelFiles, *, device: str, threads:
         codebook_size=module.mimi.codebook_size,
         warnings=(*warnings, *tokenizer_warnings),
     )
-    model.start()
+    model.start(capture=capture)
     return model
 
 
@@ -154,14 +160,15 @@ def _open_files(files: ModelFiles) -> tuple[Header, Header, Tokenizer]:
 def _tokenizer_problems(files: ModelFiles, tokenizer: Tokenizer, vocabulary: int) -> tuple[list[str], list[str]]:
     """Compare the tokenizer with the model's vocabulary; return problems and warnings.
 
-    A model may have a few tokens more than pieces (padded tables); pieces that no token can mean are another model's.
+    Tables are padded, so a model may have a few tokens more than pieces; many more are suspicious, and pieces that no
+    token can mean are another model's.
     """
     what = (
         f"text_tokenizer_file {files.tokenizer}: has {tokenizer.n_pieces} pieces, text_out_vocab_size is {vocabulary}"
     )
     if tokenizer.n_pieces > vocabulary:
         return [what], []
-    if tokenizer.n_pieces < vocabulary:
+    if tokenizer.n_pieces <= vocabulary - PADDED_TOKENS:
         return [], [f"{what}; tokens without a piece will have no text"]
     return [], []
 

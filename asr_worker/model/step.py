@@ -66,8 +66,11 @@ class TorchAsrModel:
         """What is known of the model."""
         return self._facts
 
-    def start(self) -> None:
+    def start(self, *, capture: bool = True) -> None:
         """Warm up: two steps of silence for all slots (and the capture of the graph), then every slot is fresh.
+
+        Args:
+            capture: on CUDA, capture the step in a graph; otherwise every launch runs it eagerly.
 
         Raises:
             ModelFaultError: the device fails.
@@ -77,7 +80,7 @@ class TorchAsrModel:
         try:
             with torch.inference_mode():
                 self._write(StepPlan(pcm=silence, active=everyone, reset=everyone))
-                if self._cuda:
+                if self._cuda and capture:
                     self._cuda.capture(N_WARM_UP_STEPS)
                 else:
                     for _ in range(N_WARM_UP_STEPS):

@@ -108,11 +108,6 @@ class Batch:
             self.pauses[row].append(result.pauses[row].copy())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def batch_of(small: Small) -> Callable[[int], Batch]:
     return lambda n_slots: Batch(small.of_batch(n_slots))
-
-
-@pytest.fixture
-def batch(small: Small) -> Batch:
-    return Batch(small.of_batch(4))

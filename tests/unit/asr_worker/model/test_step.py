@@ -15,10 +15,11 @@ OTHER = seeded_audio("other", N, 1)
 BatchOf = Callable[[int], Any]
 
 
-def alone(batch_of: BatchOf, frames: np.ndarray = SPEECH) -> list[Any]:
+@pytest.fixture(scope="module")
+def expected(batch_of: BatchOf) -> list[Any]:
     """What a session says that has the whole batch to itself."""
     batch = batch_of(4)
-    for frame in frames:
+    for frame in SPEECH:
         batch.step({1: frame})
     return batch.said[1]
 
@@ -31,38 +32,45 @@ def test_facts_tell_the_sizes_of_the_configuration(small: Any) -> None:
     assert (facts.device, facts.dtype) == ("cpu", "float32")
 
 
-def test_a_random_model_says_many_things(batch_of: BatchOf) -> None:
-    said = alone(batch_of)
-    assert len({text for text, _ in said}) > 8
-    assert len({code for _, codes in said for code in codes}) > 8
+def test_a_random_model_says_many_things(expected: list[Any]) -> None:
+    assert len({text for text, _ in expected}) > 8
+    assert len({code for _, codes in expected for code in codes}) > 8
 
 
-def test_a_session_alone_equals_the_same_session_among_busy_neighbours(batch_of: BatchOf) -> None:
+def test_a_model_that_just_started_is_fresh_though_it_warmed_up(batch_of: BatchOf, expected: list[Any]) -> None:
+    batch = batch_of(4)
+    batch.plan.reset[:] = False
+    for frame in SPEECH:
+        batch.step({1: frame})
+    assert batch.said[1] == expected
+
+
+def test_a_session_alone_equals_the_same_session_among_busy_neighbours(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     for frame, other in zip(SPEECH, OTHER, strict=True):
         batch.step({0: other, 1: frame, 2: -other, 3: other / 2})
-    assert batch.said[1] == alone(batch_of)
+    assert batch.said[1] == expected
 
 
-def test_neighbours_that_come_and_go_change_nothing(batch_of: BatchOf) -> None:
+def test_neighbours_that_come_and_go_change_nothing(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     for k, (frame, other) in enumerate(zip(SPEECH, OTHER, strict=True)):
         neighbours = {row: other for row in (0, 2, 3) if (k >> row) % 2}
         batch.step({1: frame, **neighbours}, reset=(0, 2) if k % 7 == 0 else ())
-    assert batch.said[1] == alone(batch_of)
+    assert batch.said[1] == expected
 
 
-def test_a_reset_row_equals_a_fresh_one(batch_of: BatchOf) -> None:
+def test_a_reset_row_equals_a_fresh_one(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     for other in OTHER:
         batch.step({1: other})
     batch.said[1].clear()
     for k, frame in enumerate(SPEECH):
         batch.step({1: frame}, reset=(1,) if k == 0 else ())
-    assert batch.said[1] == alone(batch_of)
+    assert batch.said[1] == expected
 
 
-def test_a_reset_while_masked_works_as_well(batch_of: BatchOf) -> None:
+def test_a_reset_while_masked_works_as_well(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     for other in OTHER:
         batch.step({1: other})
@@ -70,31 +78,30 @@ def test_a_reset_while_masked_works_as_well(batch_of: BatchOf) -> None:
     batch.step({}, reset=(1,))
     for frame in SPEECH:
         batch.step({1: frame})
-    assert batch.said[1] == alone(batch_of)
+    assert batch.said[1] == expected
 
 
-def test_without_a_reset_the_past_is_heard(batch_of: BatchOf) -> None:
+def test_without_a_reset_the_past_is_heard(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     for other in OTHER:
         batch.step({1: other})
     batch.said[1].clear()
     for frame in SPEECH:
         batch.step({1: frame})
-    assert batch.said[1] != alone(batch_of)
+    assert batch.said[1] != expected
 
 
-def test_a_masked_row_continues_as_if_nothing_happened(batch_of: BatchOf) -> None:
+def test_a_masked_row_continues_as_if_nothing_happened(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     for k, (frame, other) in enumerate(zip(SPEECH, OTHER, strict=True)):
         for _ in range(k % 4):
             batch.step({0: other, 3: other})
         batch.step({1: frame, 0: other})
-    assert batch.said[1] == alone(batch_of)
+    assert batch.said[1] == expected
 
 
-def test_a_reused_slot_serves_session_after_session(batch_of: BatchOf) -> None:
+def test_a_reused_slot_serves_session_after_session(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
-    expected = alone(batch_of)
     for n_frames in (3, 1, 17, 0, N):
         batch.said[1].clear()
         for k, frame in enumerate(SPEECH[:n_frames]):
@@ -103,12 +110,14 @@ def test_a_reused_slot_serves_session_after_session(batch_of: BatchOf) -> None:
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 9])
-def test_tokens_and_codes_do_not_depend_on_the_batch_size_or_the_row(batch_of: BatchOf, n_slots: int) -> None:
+def test_tokens_and_codes_do_not_depend_on_the_batch_size_or_the_row(
+    batch_of: BatchOf, expected: list[Any], n_slots: int
+) -> None:
     batch = batch_of(n_slots)
     for frame in SPEECH:
         batch.step(dict.fromkeys(range(n_slots), frame))
     for said in batch.said:
-        assert said == alone(batch_of)
+        assert said == expected
 
 
 def test_pauses_are_probabilities_and_nearly_equal_in_every_batch(batch_of: BatchOf) -> None:
@@ -122,20 +131,22 @@ def test_pauses_are_probabilities_and_nearly_equal_in_every_batch(batch_of: Batc
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 3e38])
-def test_samples_that_are_no_numbers_hurt_nobody_and_leave_nothing_behind(batch_of: BatchOf, poison: float) -> None:
+def test_samples_that_are_no_numbers_hurt_nobody_and_leave_nothing_behind(
+    batch_of: BatchOf, expected: list[Any], poison: float
+) -> None:
     batch = batch_of(4)
     poisoned = np.full(1920, poison, np.float32)
     for frame in SPEECH[:20]:
         batch.step({1: frame, 2: poisoned})
-    assert batch.said[1] == alone(batch_of, SPEECH[:20])
+    assert batch.said[1] == expected[:20]
     assert np.isfinite(batch.pauses[2]).all()
     batch.said[2].clear()
     for k, frame in enumerate(SPEECH):
         batch.step({2: frame}, reset=(2,) if k == 0 else ())
-    assert batch.said[2] == alone(batch_of)
+    assert batch.said[2] == expected
 
 
-def test_a_masked_row_may_hold_anything(batch_of: BatchOf) -> None:
+def test_a_masked_row_may_hold_anything(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     for k, frame in enumerate(SPEECH):
         if k % 3 == 0:
@@ -145,12 +156,12 @@ def test_a_masked_row_may_hold_anything(batch_of: BatchOf) -> None:
             batch.model.collect()
             batch.plan.reset[:] = False
         batch.step({1: frame})
-    assert batch.said[1] == alone(batch_of)
+    assert batch.said[1] == expected
 
 
-def test_a_forced_token_comes_out_and_is_fed_back(batch_of: BatchOf) -> None:
+def test_a_forced_token_comes_out_and_is_fed_back(batch_of: BatchOf, expected: list[Any]) -> None:
     batch, forced = batch_of(4), batch_of(4)
-    tokens = [text for text, _ in alone(batch_of)]
+    tokens = [text for text, _ in expected]
     for k, frame in enumerate(SPEECH):
         batch.step({1: frame, 2: frame})
         # Row 1 is told one other word in the middle, row 2 what it would have said anyway.
@@ -162,8 +173,7 @@ def test_a_forced_token_comes_out_and_is_fed_back(batch_of: BatchOf) -> None:
     assert forced.said[1][11:] != batch.said[1][11:]
 
 
-def test_given_codes_replace_encoded_ones(batch_of: BatchOf) -> None:
-    expected = alone(batch_of)
+def test_given_codes_replace_encoded_ones(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     batch.plan.codes = np.full((4, 4), NO_TOKEN)
     for _, codes in expected:
@@ -172,9 +182,8 @@ def test_given_codes_replace_encoded_ones(batch_of: BatchOf) -> None:
     assert batch.said[1] == expected
 
 
-def test_a_row_with_given_codes_may_leave_its_codec_where_it_is(batch_of: BatchOf) -> None:
+def test_a_row_with_given_codes_may_leave_its_codec_where_it_is(batch_of: BatchOf, expected: list[Any]) -> None:
     """A replay: the first frames come from the log, and only the last of them are encoded as well."""
-    expected = alone(batch_of)
     batch = batch_of(4)
     batch.plan.codes = np.full((4, 4), NO_TOKEN)
     batch.plan.encode = np.zeros(4, bool)
@@ -187,8 +196,7 @@ def test_a_row_with_given_codes_may_leave_its_codec_where_it_is(batch_of: BatchO
     assert [codes for _, codes in batch.said[1][10:]] == [codes for _, codes in expected]
 
 
-def test_encode_beside_given_codes_moves_the_codec(batch_of: BatchOf) -> None:
-    expected = alone(batch_of)
+def test_encode_beside_given_codes_moves_the_codec(batch_of: BatchOf, expected: list[Any]) -> None:
     batch = batch_of(4)
     batch.plan.codes = np.full((4, 4), NO_TOKEN)
     for (_, codes), frame in zip(expected[:20], SPEECH[:20], strict=True):
@@ -209,7 +217,7 @@ def test_encode_beside_given_codes_moves_the_codec(batch_of: BatchOf) -> None:
     ],
 )
 def test_tokens_and_codes_of_another_model_are_refused_before_the_step(
-    batch_of: BatchOf, field: str, value: int, message: str
+    batch_of: BatchOf, expected: list[Any], field: str, value: int, message: str
 ) -> None:
     batch = batch_of(4)
     plan = batch.plan
@@ -219,7 +227,7 @@ def test_tokens_and_codes_of_another_model_are_refused_before_the_step(
         batch.model.launch(plan)
     plan.text = plan.codes = None
     batch.step({1: SPEECH[0]})
-    assert batch.said[1] == alone(batch_of, SPEECH[:1])
+    assert batch.said[1] == expected[:1]
 
 
 def test_a_given_code_below_zero_in_the_middle_is_refused(batch_of: BatchOf) -> None:

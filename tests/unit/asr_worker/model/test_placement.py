@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from asr_worker.model.placement import choose_device, choose_dtype, dtype_for_capability
+from shared.errors import ConfigError
+
+
+def test_the_cpu_is_float32_unless_told_otherwise() -> None:
+    cpu = choose_device("cpu")
+    assert choose_dtype(cpu, None) == (torch.float32, [])
+    assert choose_dtype(cpu, "bf16") == (torch.bfloat16, [])
+    assert choose_dtype(cpu, "f16") == (torch.float16, [])
+    assert choose_dtype(cpu, "f32") == (torch.float32, [])
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cuda:", "cuda:x", ""])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^device is '{name}'; this machine has auto, cpu"):
+        choose_device(name)
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^dtype_override is 'int8'; allowed are bf16, "):
+        choose_dtype(torch.device("cpu"), "int8")
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        ((9, 0), torch.bfloat16),
+        ((8, 0), torch.bfloat16),
+        ((7, 5), torch.float16),
+        ((7, 0), torch.float16),
+        ((6, 1), torch.float32),
+    ],
+)
+def test_the_compute_capability_decides_the_dtype(capability: tuple[int, int], dtype: torch.dtype) -> None:
+    chosen, warnings = dtype_for_capability(capability)
+    assert chosen == dtype
+    assert bool(warnings) == (dtype != torch.bfloat16)
+
+
+def test_an_old_device_is_warned_of() -> None:
+    _, warnings = dtype_for_capability((7, 5))
+    assert warnings == ["compute capability 7.5 has no bfloat16 (it comes with 8.0): the model runs in float16"]
