@@ -10,7 +10,7 @@ samples are ever in memory. A client that leaves takes its slot, its decoder and
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import IO, Any, Final, TypeVar
 
 import structlog
@@ -31,6 +31,8 @@ from shared.units import SAMPLE_RATE
 
 MAX_STARTING: Final = 4
 """Files that may have a decoder without having a slot: each takes 40 MB, and starting one takes CPU time."""
+ORDER_WAIT_S: Final = 2.0
+"""How long a file waits for those before it to ask for their slots."""
 _GONE_CHECK_S: Final = 0.25
 
 _T = TypeVar("_T")
@@ -54,6 +56,9 @@ class FileTranscriber:
         self._log = structlog.get_logger()
         self._n_waiting = 0
         self._starting = asyncio.Semaphore(MAX_STARTING)
+        self._newest_turn = asyncio.Event()
+        """Set once the file that came last has asked for its slot, or never will."""
+        self._newest_turn.set()
         self._body_limits = BodyLimits(
             max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, folder=config.spool_dir
         )
@@ -123,7 +128,7 @@ class FileTranscriber:
             finally:
                 self._metrics.audio_received(audio_s, key=key)
         wall_s = clock() - begun
-        self._log.info(FILE_TRANSCRIBED, key=key, audio_s=round(audio_s, 2), wall_s=round(wall_s, 2))
+        self._log.info(FILE_TRANSCRIBED, client=key, audio_s=round(audio_s, 2), wall_s=round(wall_s, 2))
         return messages
 
     @contextmanager
@@ -143,15 +148,29 @@ class FileTranscriber:
         Raises:
             AsrError: the file is no audio, or there was no slot in time.
         """
+        turn_before, turn = self._newest_turn, asyncio.Event()
+        self._newest_turn = turn
         try:
             async with asyncio.timeout(self._config.file_wait_s), self._starting:
                 decoder = await stack.enter_async_context(open_decoder(file, self._file_limits))
                 await decoder.read_info()
+                await _wait_briefly(turn_before)
+                # Whoever waits for this turn wakes up after open_file() has taken its place in the queue.
+                turn.set()
                 stream = await stack.enter_async_context(await self._dispatch.open_file(module))
         except TimeoutError:
             message = f"no slot became free within {self._config.file_wait_s:g} s"
             raise NoFreeSlotError(message) from None
+        finally:
+            turn.set()
         return decoder, stream
+
+
+async def _wait_briefly(turn: asyncio.Event) -> None:
+    # Decoders start side by side and not equally fast; only one that is in trouble takes longer than this.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ORDER_WAIT_S):
+            await turn.wait()
 
 
 async def _unless_gone(request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:

@@ -1,0 +1,55 @@
+"""More files than the one slot holds, clients that leave, and a worker that dies."""
+
+import asyncio
+import signal
+from typing import Any
+
+
+async def test_a_full_line_and_a_wait_that_is_over_are_503_with_retry_after(busy: Any, files: Any) -> None:
+    await busy.until_used(0)
+    long = asyncio.create_task(busy.post(files.audio(28, "WAV")))
+    await busy.until_used(1)
+    waiting = [asyncio.create_task(busy.post(files.audio(1, "WAV"))) for _ in range(2)]
+    await busy.until_waiting(2)
+    status, error, headers = await busy.post(files.audio(1, "WAV"))
+    assert (status, error["code"], headers["Retry-After"]) == (503, "no_free_slot", "5")
+    assert "2 files are waiting already" in error["error"]
+    for status, error, headers in await asyncio.gather(*waiting):
+        assert (status, error["code"], headers["Retry-After"]) == (503, "no_free_slot", "5")
+    assert (await busy.post(b"no audio"))[0] == 400, "what is no audio is told so though the house is full"
+    assert list((busy.folder / "spool").iterdir()) == [], "spooled files have no names"
+    long.cancel()
+    await asyncio.wait({long})
+    await busy.until_used(0)
+    assert busy.n_decoders() == 0
+
+
+async def test_files_are_served_in_the_order_in_which_they_came(busy: Any, files: Any) -> None:
+    await busy.until_used(0)
+    finished: list[int] = []
+
+    async def post(number: int, seconds: float) -> None:
+        assert (await busy.post(files.audio(seconds, "WAV")))[0] == 200
+        finished.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(post(0, 1.5))
+        await busy.until_used(1)
+        for number in (1, 2):
+            group.create_task(post(number, 1.0 / number))
+            await busy.until_waiting(number)
+    assert finished == [0, 1, 2]
+
+
+async def test_a_lost_worker_is_a_503_and_the_next_one_serves_again(busy: Any, files: Any) -> None:
+    await busy.until_used(0)
+    long = asyncio.create_task(busy.post(files.audio(28, "WAV")))
+    await busy.until_used(1)
+    busy.worker.send_signal(signal.SIGKILL)
+    busy.worker.wait()
+    status, error, headers = await long
+    assert (status, error["code"], headers["Retry-After"]) == (503, "worker_lost", "5")
+    busy.start_worker()
+    await busy.until_ready()
+    data = files.audio(1, "WAV")
+    assert (await busy.post(data))[1] == await files.expected_messages(data)
