@@ -51,6 +51,14 @@ def test_markers_due_at_once_come_in_the_order_of_arrival_whatever_was_parked() 
     assert worker.step(0, 1) == [(0, "first"), (0, "second"), (1, "other")]
 
 
+def test_a_lease_that_caught_up_does_not_overtake_one_that_waited_longer() -> None:
+    worker = Worker(2)
+    worker.push(0, 5, "older")
+    worker.push(1, 2, "younger")
+    assert [worker.step(0), worker.step(0), worker.step(0), worker.step(0, 1)] == [[]] * 4
+    assert worker.step(0, 1) == [(0, "older"), (1, "younger")]
+
+
 def test_a_dropped_slot_forgets_waiting_and_parked_markers() -> None:
     worker = Worker(2)
     worker.push(0, 1, "parked")

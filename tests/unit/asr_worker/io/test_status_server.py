@@ -1,0 +1,63 @@
+"""The metrics port: what it answers, and that it cannot be made to wait for ever."""
+
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from asr_worker.io.status_server import MAX_CONNECTIONS, Status, StatusServer
+from shared.errors import ConfigError
+
+
+class Worker:
+    is_ready = True
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+def server(worker: Worker) -> Iterator[StatusServer]:
+    status = Status(metrics=lambda: b"asr_worker_steps_total 3\n", is_ready=lambda: worker.is_ready)
+    with StatusServer(status, host="127.0.0.1", port=0) as server:
+        yield server
+
+
+def get(server: StatusServer, path: str) -> tuple[int, bytes, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as answer:
+            return answer.status, answer.read(), answer.headers["Content-Type"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers["Content-Type"]
+
+
+def test_metrics_are_prometheus_text(server: StatusServer) -> None:
+    assert get(server, "/metrics?x=1") == (200, b"asr_worker_steps_total 3\n", "text/plain; version=0.0.4")
+
+
+def test_healthz_and_readyz_are_told_apart(server: StatusServer, worker: Worker) -> None:
+    assert [get(server, path)[0] for path in ("/healthz", "/readyz", "/else")] == [200, 200, 404]
+    worker.is_ready = False
+    assert [get(server, path)[0] for path in ("/healthz", "/readyz")] == [200, 503]
+
+
+def test_more_connections_than_places_are_closed_unanswered(server: StatusServer) -> None:
+    held = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(MAX_CONNECTIONS + 1)]
+    try:
+        assert held[-1].recv(10) == b""
+        held[0].sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert held[0].recv(12) == b"HTTP/1.0 200"
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def test_a_taken_port_is_named(server: StatusServer) -> None:
+    status = Status(metrics=bytes, is_ready=bool)
+    with pytest.raises(ConfigError, match=f"--metrics-port {server.port}: cannot listen on 127.0.0.1"):
+        StatusServer(status, host="127.0.0.1", port=server.port)
