@@ -11,7 +11,6 @@ from typing import Final
 from asr_cli.transcript import TimedWord, plain_text
 
 LINE_CHARS: Final = 42
-CUE_CHARS: Final = 2 * LINE_CHARS
 LONGEST_CUE_S: Final = 6.0
 SHORTEST_CUE_S: Final = 1.0
 """A shorter cue stays on the screen until then, unless the next one comes first."""
@@ -62,7 +61,7 @@ def fits(group: Sequence[TimedWord], word: TimedWord) -> bool:
         word.start_s - end_of(group[-1]) < PAUSE_S
         and not group[-1].text.endswith((".", "?", "!"))
         and end_of(word) - group[0].start_s <= LONGEST_CUE_S
-        and len(plain_text([*group, word])) <= CUE_CHARS
+        and all(len(line) <= LINE_CHARS for line in break_lines(plain_text([*group, word])))
     )
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_cli.subtitles import CUE_CHARS, Cue, break_lines, make_cues, to_srt, to_vtt
+from asr_cli.subtitles import LINE_CHARS, Cue, break_lines, make_cues, to_srt, to_vtt
 from asr_cli.transcript import TimedWord, plain_text, timed_words
 
 
@@ -15,8 +15,14 @@ def test_words_get_the_end_that_follows_them() -> None:
         {"type": "Step", "step_idx": 9, "prs": [], "buffered_pcm": 0},
         {"type": "EndWord", "stop_time": 0.8},
         {"type": "Word", "text": "two", "start_time": 1.0},
+        {"type": "EndWord", "stop_time": 1.2},
+        {"type": "Word", "text": "three", "start_time": 1.2},
     ]
-    assert timed_words(messages) == [TimedWord("one", 0.5, 0.8), TimedWord("two", 1.0, None)]
+    assert timed_words(messages) == [
+        TimedWord("one", 0.5, 0.8),
+        TimedWord("two", 1.0, 1.2),
+        TimedWord("three", 1.2, None),
+    ]
 
 
 def test_words_of_one_stretch_end_together() -> None:
@@ -43,6 +49,24 @@ def test_a_pause_and_a_full_stop_begin_a_new_cue() -> None:
         Cue(0.0, 0.9, ("Hello there.",)),
         Cue(0.9, 1.9, ("Well",)),
         Cue(2.4, 3.4, ("yes",)),
+    ]
+
+
+def test_words_of_one_stretch_stay_in_one_cue() -> None:
+    words = [TimedWord("Yes.", 0.0, 0.4), TimedWord("No", 0.0, 0.4)]
+    assert make_cues(words) == [Cue(0.0, 1.0, ("Yes. No",))]
+
+
+def test_a_cue_lasts_six_seconds_at_most() -> None:
+    words = [TimedWord("slow", float(second), second + 0.9) for second in range(8)]
+    assert [(cue.start_s, cue.end_s) for cue in make_cues(words)] == [(0.0, 5.9), (6.0, 7.9)]
+
+
+def test_a_cue_holds_two_lines_at_most() -> None:
+    words = [TimedWord("abcdefghij", index / 10, index / 10 + 0.1) for index in range(9)]
+    assert [cue.lines for cue in make_cues(words)] == [
+        ("abcdefghij abcdefghij abcdefghij", "abcdefghij abcdefghij abcdefghij"),
+        ("abcdefghij abcdefghij abcdefghij",),
     ]
 
 
@@ -83,5 +107,5 @@ def test_cues_hold_every_word_once_in_order_and_never_overlap(speech: list[tuple
     assert " ".join(line for cue in cues for line in cue.lines) == plain_text(words)
     assert all(cue.start_s < cue.end_s for cue in cues)
     assert all(first.end_s <= second.start_s for first, second in pairwise(cues))
-    assert all(sum(map(len, cue.lines)) <= CUE_CHARS for cue in cues)
+    assert all(len(line) <= LINE_CHARS for cue in cues for line in cue.lines)
     assert len(re.findall("-->", to_srt(cues))) == len(cues)
