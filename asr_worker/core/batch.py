@@ -60,11 +60,14 @@ class Batch:
         return self._leases
 
     def plan(self) -> StepPlan | None:
-        """Return the next step, or None if no slot has anything to step. The plan's arrays are reused."""
+        """Return the next step, or None if no slot has anything to step. The plan's arrays are reused.
+
+        All waiting items that could take effect must have done so: frames do not look out for them.
+        """
         rows, rings = self._rows, self._rings
         next_frames = rows.next_frame - rings.count
         is_silence = rows.is_leased & (rows.silence > 0)
-        is_client = rows.is_leased & ~is_silence & (rings.count > 0) & (next_frames < rows.barrier)
+        is_client = rows.is_leased & ~is_silence & (rings.count > 0)
         np.logical_or(is_silence, is_client, out=self._plan.active)
         self._slots = np.flatnonzero(self._plan.active)
         if not len(self._slots):

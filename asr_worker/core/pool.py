@@ -150,7 +150,10 @@ class Pool:
         return self._address(self._results.settle())
 
     def plan(self) -> StepPlan | None:
-        """Return the next step, or None if no session has anything to step. The plan's arrays are reused."""
+        """Return the next step, or None if no session has anything to step. Settle first.
+
+        The plan's arrays are reused.
+        """
         return self._batch.plan()
 
     def spread(self, result: StepResult, step_s: float) -> list[Outgoing]:

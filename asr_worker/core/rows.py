@@ -41,7 +41,7 @@ class Rows:
         self.silence = column()
         """Silent frames that come before any client frame."""
         self.barrier = column()
-        """Index of the first frame that must wait for the first waiting item; FAR if there is none."""
+        """Index of the first frame that the first waiting item must not come behind; FAR if there is none."""
         self.is_leased = np.zeros(n_slots, np.bool_)
         self.is_fresh = np.zeros(n_slots, np.bool_)
         """The model's state must be reset before the next step."""

@@ -1,11 +1,12 @@
 """The worker's end of the link: one ZeroMQ ROUTER that gateways connect to. It reads, writes and decides nothing.
 
-Nothing here waits except ``wait``. A message that cannot be sent tells its caller that the gateway is gone: the socket
-knows a peer that has vanished (ROUTER_MANDATORY) or one that has stopped reading (its queue is full).
+Nothing here waits except ``wait``. Sending says whether the socket took the message: it knows a peer that has vanished
+(ROUTER_MANDATORY) and one that has stopped reading (its queue is full).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,6 +26,14 @@ HEARTBEAT_TIMEOUT_MS: Final = 3_000
 """ZMTP's own: the slow second line. The loops' heartbeats decide."""
 
 LAST_WORDS_MS: Final = 500
+
+
+class Delivery(Enum):
+    """What became of a message that was to be sent."""
+
+    TAKEN = auto()
+    QUEUE_FULL = auto()
+    UNREACHABLE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +102,17 @@ class Link:
             else:
                 yield routing_id, message
 
-    def send(self, routing_id: bytes, message: ToGateway) -> bool:
-        """Send ``message`` without waiting; return whether the socket took it."""
+    def send(self, routing_id: bytes, message: ToGateway) -> Delivery:
+        """Send ``message`` without waiting; return what became of it."""
         try:
             self._socket.send_multipart([routing_id, *encode(message)], zmq.DONTWAIT)
+        except zmq.Again:
+            return Delivery.QUEUE_FULL
         except zmq.ZMQError as error:
-            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                return False
+            if error.errno == zmq.EHOSTUNREACH:
+                return Delivery.UNREACHABLE
             raise
-        return True
+        return Delivery.TAKEN
 
     def wait(self, timeout_s: float) -> None:
         """Return when something has arrived, at the latest after ``timeout_s``."""

@@ -21,7 +21,7 @@ from asr_worker.core.load import LoadSchedule
 from asr_worker.core.model import AsrModel, StepPlan, StepResult
 from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.core.tokens import TokenRecorder
-from asr_worker.io.link import Link, Refused
+from asr_worker.io.link import Delivery, Link, Refused
 from asr_worker.io.token_log import TokenLog
 from shared.errors import ModelFaultError
 from shared.log_events import (
@@ -215,15 +215,13 @@ class Loop:
 
     def _send(self) -> None:
         outbox, self._outbox = self._outbox, []
-        gone: set[bytes] = set()
         for routing_id, message in outbox:
             self._note(routing_id, message)
-            if routing_id not in gone and not self._link.send(routing_id, message):
-                gone.add(routing_id)
+            delivery = self._link.send(routing_id, message)
+            if delivery is not Delivery.TAKEN:
+                # A lost block cannot be made good on the link, so a gateway that is too slow is as good as gone.
                 self._metrics.result_dropped()
-        for routing_id in gone:
-            self._log.warning(GATEWAY_LOST, gateway=_printable(routing_id), reason="unreachable")
-            self._pool.gateway_gone(routing_id)
+                self._give_up(routing_id, delivery)
         if outbox:
             self._metrics.slots_changed(used=self._pool.n_used, free=self._pool.n_free)
             self._metrics.gateways_changed(len(self._pool.gateways))
@@ -233,8 +231,14 @@ class Loop:
             load = self._pool.load()
             self._promise_s = load.deadline_s
             for routing_id in self._pool.gateways:
-                # A Load is worth nothing later: who cannot take it now gets the next one, or is found gone by others.
-                self._link.send(routing_id, load)
+                # A Load is worth nothing later: who is only slow gets the next one.
+                if self._link.send(routing_id, load) is Delivery.UNREACHABLE:
+                    self._give_up(routing_id, Delivery.UNREACHABLE)
+
+    def _give_up(self, routing_id: bytes, delivery: Delivery) -> None:
+        if routing_id in self._pool.gateways:
+            self._log.warning(GATEWAY_LOST, gateway=_printable(routing_id), reason=delivery.name.lower())
+            self._pool.gateway_gone(routing_id)
 
     def _note(self, routing_id: bytes, message: object) -> None:
         match message:
