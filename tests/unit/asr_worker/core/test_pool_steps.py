@@ -241,6 +241,15 @@ def test_a_marker_right_behind_a_finished_flush_is_due_at_once(worker: Fixture, 
     assert worker.answers(1)[2:] == [(MARKER, 3)]
 
 
+def test_an_answer_travels_in_the_block_of_the_step_that_made_it_due(worker: Fixture) -> None:
+    worker.open(1)
+    worker.flush(1, 4, 0)
+    for _ in range(6):
+        worker.launch()
+        (block,) = worker.collect()
+    assert [(event.kind, event.id) for event in block.events] == [(FLUSHED, 4)]
+
+
 def test_a_flush_of_an_idle_session_feeds_silence_and_answers(worker: Fixture) -> None:
     worker.open(1)
     worker.flush(1, 4, 0)

@@ -1,0 +1,162 @@
+"""The worker as a process: how it starts, drains, fails and complains."""
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from asr_worker.model.fake_oracle import expected_events
+from shared.messages import Evict, Load, Ready, Reject
+
+Fixture = Any  # fixtures of conftest.py, whose classes cannot be imported
+Speech = Callable[[int, int], NDArray[np.float32]]
+
+
+def test_a_terminated_worker_finishes_its_sessions_and_exits_0(
+    start_worker: Fixture, connect: Fixture, make_speech: Speech
+) -> None:
+    worker = start_worker("--metrics-port", "0")
+    gateway = connect(worker)
+    gateway.hello()
+    gateway.open(1)
+    pcm = make_speech(1, 60)
+    gateway.sessions[1].say(pcm[:30])
+    gateway.run(lambda: len(gateway.sessions[1].rows) == 30)
+    worker.process.terminate()
+    gateway.run(lambda: gateway.expect(Load).draining)
+    refused = gateway.open(2)
+    assert isinstance(refused, Reject)
+    assert refused.reason == "draining"
+    del gateway.sessions[2]
+    with pytest.raises(urllib.error.HTTPError, match="503") as caught:
+        urllib.request.urlopen(worker.metrics_url() + "/readyz", timeout=10)
+    caught.value.close()
+    gateway.sessions[1].say(pcm[30:])
+    gateway.sessions[1].flush(1)
+    gateway.run(lambda: gateway.sessions[1].answers)
+    assert gateway.sessions[1].words == expected_events(pcm, flush=True)
+    assert worker.process.poll() is None
+    gateway.close(1)
+    assert worker.process.wait(5) == 0
+
+
+@pytest.mark.parametrize("how", ["deadline", "second signal"])
+def test_a_drain_does_not_wait_for_ever(start_worker: Fixture, connect: Fixture, how: str) -> None:
+    worker = start_worker("--drain-s", "0.3" if how == "deadline" else "60")
+    gateway = connect(worker)
+    gateway.hello()
+    gateway.open(1)
+    worker.process.terminate()
+    if how == "second signal":
+        gateway.run(lambda: gateway.expect(Load).draining)
+        worker.process.terminate()
+    told = gateway.expect(Evict)
+    assert (told.session, told.code) == (1, "restarting")
+    assert worker.process.wait(5) == 0
+
+
+def test_a_failed_device_ends_the_process_with_70_and_every_session_is_told(
+    start_worker: Fixture, connect: Fixture, make_speech: Speech
+) -> None:
+    worker = start_worker("--fake-fail-at-step", "10")
+    gateway = connect(worker)
+    gateway.hello()
+    for number in (1, 2):
+        gateway.open(number)
+        gateway.sessions[number].say(make_speech(number, 40))
+    gateway.run(lambda: any(isinstance(message, Evict) for message in gateway.other))
+    failed_s = time.monotonic()
+    assert worker.process.wait(5) == 70
+    assert time.monotonic() - failed_s < 2.0
+    gateway.run(lambda: sum(isinstance(message, Evict) for message in gateway.other) == 2)
+    assert {m.code for m in gateway.other if isinstance(m, Evict)} == {"model_fault"}
+    assert "Traceback" not in worker.output()
+    assert "asr-worker: the fake device fails from step 10 on" in worker.output()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "fake"], "asr-worker: no endpoint: give --bind tcp://HOST:PORT or set ASR_BIND"),
+        (["--bind", "tcp://127.0.0.1:0"], "asr-worker: no configuration file: give --config FILE or set ASR_CONFIG"),
+        (["--bind", "127.0.0.1:0", "--model", "fake"], "--bind 127.0.0.1:0: must be tcp://HOST:PORT or ipc://PATH"),
+        (["--bind", "tcp://127.0.0.1:0", "--config", "gone.toml"], "gone.toml: cannot be read: No such file"),
+        (["--bind", "tcp://127.0.0.1:0", "--model", "real"], '--model real: must be "fake"'),
+        (["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--fake-delay", "1"], "delay_frames of the fake model"),
+        (["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--window-frames", "5000"], "allowed are 1 to 4096"),
+        (["--bind", "tcp://no-such-host.invalid:1", "--model", "fake"], "cannot listen on tcp://no-such-host.invalid"),
+    ],
+)
+def test_wrong_settings_are_one_clear_message(
+    tmp_path: Path, environment: dict[str, str], flags: list[str], message: str
+) -> None:
+    command = [sys.executable, "-m", "asr_worker", *flags]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_address_is_named(start_worker: Fixture, environment: dict[str, str], tmp_path: Path) -> None:
+    worker = start_worker()
+    command = [sys.executable, "-m", "asr_worker", "--model", "fake", "--bind", worker.endpoint]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert f"asr-worker: cannot listen on {worker.endpoint}: Address already in use" in done.stderr
+
+
+def test_unknown_flags_are_wrong_usage(tmp_path: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "asr_worker", "--no-such-flag"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 2
+
+
+def test_settings_come_from_the_environment_too(
+    start_worker: Fixture, connect: Fixture, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    monkeypatch.setitem(environment, "ASR_FAKE_SLOTS", "3")
+    monkeypatch.setitem(environment, "ASR_WINDOW_FRAMES", "7")
+    worker = start_worker("--window-frames", "9")
+    welcome = connect(worker).hello()
+    assert (welcome.n_slots, welcome.window_frames) == (3, 9)
+
+
+def test_an_idle_worker_costs_next_to_nothing(start_worker: Fixture, connect: Fixture) -> None:
+    worker = start_worker()
+    gateway = connect(worker)
+    gateway.hello()
+    gateway.open(1)
+    before_s = cpu_seconds(worker.process.pid)
+    gateway.receive(0.0)
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline:
+        gateway.receive(0.2)
+    assert cpu_seconds(worker.process.pid) - before_s < 0.2
+
+
+def cpu_seconds(pid: int) -> float:
+    import psutil  # noqa: PLC0415  (only this test measures)
+
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def test_the_session_cap_is_below_the_slots(start_worker: Fixture, connect: Fixture) -> None:
+    worker = start_worker("--max-sessions", "1")
+    gateway = connect(worker)
+    gateway.hello()
+    assert isinstance(gateway.open(1), Ready)
+    assert gateway.expect(Load).free == 0
+    assert isinstance(gateway.open(2), Reject)
