@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,22 @@ class Service:
         writer.write(b"".join(pieces))
         answer = await reader.read(65_536)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
         return answer
+
+    async def flood(self, head: bytes) -> bytes:
+        """Send chunks without an end and return the first answer."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(head)
+        answer = asyncio.create_task(reader.read(65_536))
+        while not answer.done():
+            writer.write(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+            await writer.drain()
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        return await answer
 
     async def until(self, path: str, wanted: str) -> None:
         async with asyncio.timeout(15):

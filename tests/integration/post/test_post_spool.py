@@ -4,6 +4,7 @@ import asyncio
 import resource
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ class SpoolServer:
             if pause_s:
                 await asyncio.wait({answer}, timeout=pause_s)
         received = await answer
-        writer.close()
+        await closed(writer)
         return received
 
 
@@ -54,12 +55,18 @@ async def spool() -> AsyncIterator[SpoolServer]:
     spool = SpoolServer()
     app = web.Application()
     app.router.add_post("/", spool.handle)
-    runner = web.AppRunner(app, lingering_time=0.1)
+    runner = web.AppRunner(app, lingering_time=0.5)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     spool.port = runner.addresses[0][1]
     yield spool
     await runner.cleanup()
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 def sized(body: bytes, *, announced: int | None = None) -> bytes:
@@ -116,7 +123,7 @@ async def test_a_client_that_leaves_amid_its_body_is_noticed(spool: SpoolServer)
     _, writer = await asyncio.open_connection("127.0.0.1", spool.port)
     writer.write(sized(b"abc", announced=100))
     await writer.drain()
-    writer.close()
+    await closed(writer)
     assert await asyncio.wait_for(spool.outcomes.get(), 2) == "client_gone"
 
 

@@ -101,6 +101,12 @@ async def test_all_channels_are_mixed(folder: Folder) -> None:
     assert np.allclose(pcm, (left + 2 * right) / 3, atol=1e-6)
 
 
+async def test_absurdly_loud_samples_are_limited_and_loud_ones_left_alone(folder: Folder) -> None:
+    samples = np.array([0.5, 1.5, -1e30, 1e30] * 1000, np.float32)
+    _, pcm = await decode(folder.audio(samples, 24_000, "WAV", "FLOAT"))
+    assert pcm[:4].tolist() == [0.5, 1.5, -10.0, 10.0]
+
+
 async def test_a_cut_off_wav_gives_what_is_there(folder: Folder) -> None:
     _, pcm = await decode(folder.raw(wav(claim=0xFFFF_FF00)))
     assert len(pcm) == 480

@@ -196,3 +196,8 @@ def test_an_audio_packet_that_is_too_long_is_refused(opus_files: Any) -> None:
     data = muxer.headers() + muxer.page([255] * 255, b"\0" * 65_025, granule=-1)
     data += muxer.page([255, 0], b"\0" * 255, flags=1)
     refused(data, "65280 bytes; at most 61296")
+
+
+def test_an_absurd_gain_is_limited_to_ten_times_full_scale(opus_files: Any) -> None:
+    pcm = decode(opus_files.stream(opus_files.encode(opus_files.tone(0.2)), gain_q8=32_767))
+    assert (pcm.max(), pcm.min()) == (10.0, -10.0)
