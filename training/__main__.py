@@ -1,0 +1,138 @@
+"""``python -m training``: from nothing to a checkpoint, and what it is worth.
+
+bank      speak the phrases that training is made of (needs Debian's libespeak-ng1, flite)
+train     train from nothing, or from a published checkpoint, and export
+eval      examine checkpoints through the service (needs Debian's festival and voices too)
+samples   make the sample utterances and the words to expect, for a checkpoint that ships
+finetune  adapt a checkpoint of any size to (audio, words with times)
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from training.bank import Bank, synthesise, write_bank
+from training.evaluate import Examination, examine
+from training.finetune import FineTuning, fine_tune
+from training.net import Net
+from training.progress import Schedule
+from training.published import export, module_of, read_published
+from training.samples import write_samples
+from training.trainer import Settings, Trainer
+from training.utterance import UtteranceSource
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run one command."""
+    args = _parser().parse_args()
+    args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    bank = commands.add_parser("bank", help="speak the phrases")
+    bank.add_argument("--bank", type=Path, required=True)
+    bank.add_argument("--phrases", type=int, default=24_000)
+    bank.add_argument("--flite-share", type=float, default=0.42)
+    bank.add_argument("--seed", type=int, default=11)
+    bank.set_defaults(run=_bank)
+    train = commands.add_parser("train", help="train and export")
+    train.add_argument("--bank", type=Path, required=True)
+    train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
+    train.add_argument("--minutes", type=float, default=60.0)
+    train.add_argument("--steps", type=int, help="instead of minutes")
+    train.add_argument("--config", type=Path, default=HERE / "demo.toml", help="sizes of the model")
+    train.add_argument("--start-from", type=Path, help="TOML of a published checkpoint of the same sizes")
+    train.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
+    train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    train.add_argument("--batch", type=int, default=8)
+    train.add_argument("--seed", type=int, default=1)
+    train.set_defaults(run=_train)
+    evaluate = commands.add_parser("eval", help="examine checkpoints")
+    evaluate.add_argument("checkpoints", nargs="+", metavar="NAME=TOML")
+    evaluate.add_argument("--out", type=Path, required=True)
+    evaluate.add_argument("--recordings", type=int, default=24, help="of ten seconds in each set")
+    evaluate.add_argument("--seed", type=int, default=4242)
+    evaluate.add_argument("--only", default="", help="groups whose name contains this")
+    evaluate.set_defaults(run=_eval)
+    samples = commands.add_parser("samples", help="make the sample utterances")
+    samples.add_argument("config", type=Path, help="TOML of the checkpoint")
+    samples.add_argument("--out", type=Path, required=True)
+    samples.add_argument("--seed", type=int, default=77)
+    samples.set_defaults(run=lambda args: write_samples(args.config, args.out, args.seed))
+    tune = commands.add_parser("finetune", help="adapt a checkpoint")
+    tune.add_argument("config", type=Path, help="TOML of the checkpoint")
+    tune.add_argument("manifest", type=Path, help='JSON lines: {"audio": FILE, "words": [["hello", 0.52, 0.91], ...]}')
+    tune.add_argument("--out", type=Path, required=True)
+    tune.add_argument("--steps", type=int, default=1000)
+    tune.add_argument("--batch", type=int, default=4)
+    tune.add_argument("--rate", type=float, default=1e-5)
+    tune.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    tune.set_defaults(run=_finetune)
+    return parser
+
+
+def say(line: str) -> None:
+    """Print with the time of day."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+def _bank(args: argparse.Namespace) -> None:
+    def report(number: int) -> None:
+        if number % 1000 == 0:
+            say(f"{number} of {args.phrases} phrases")
+
+    write_bank(args.bank, synthesise(args.seed, args.phrases, flite_share=args.flite_share), report)
+    say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    module = module_of(args.config)
+    net = Net(module, args.seed)
+    source = UtteranceSource(Bank(args.bank), n_frames=64, delay=module.delay_frames, seed=args.seed)
+    if args.start_from:
+        missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * source.n_frames)
+        say(f"starting from {args.start_from}; the bridge misses {100 * missed:.2f} % of its audio tables")
+    schedule = Schedule(
+        seconds=60 * args.minutes, steps=args.steps, resumed=args.start_from is not None, peak=args.peak
+    )
+    settings = Settings(
+        state=args.out / "state.pt", schedule=schedule, batch_size=args.batch, device=args.device, seed=args.seed
+    )
+    trainer = Trainer(net=net, source=source, settings=settings, report=say)
+    trainer.run()
+    export(net, args.config, args.out)
+    say(f"wrote {args.out / 'demo.toml'}")
+
+
+def _eval(args: argparse.Namespace) -> None:
+    checkpoints = [(name, Path(toml)) for name, _, toml in (item.partition("=") for item in args.checkpoints)]
+    examine(Examination(checkpoints=checkpoints, n=args.recordings, seed=args.seed, out=args.out, only=args.only), say)
+
+
+def _finetune(args: argparse.Namespace) -> None:
+    fine_tune(
+        FineTuning(
+            config=args.config,
+            manifest=args.manifest,
+            out=args.out,
+            steps=args.steps,
+            batch_size=args.batch,
+            rate=args.rate,
+            device=args.device,
+        ),
+        say,
+    )
+
+
+if __name__ == "__main__":
+    main()

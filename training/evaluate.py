@@ -1,0 +1,79 @@
+"""``python -m training eval``: every checkpoint through the same exam, through the service."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from training.exam import exam
+from training.figures import Figures, figures, latencies_ms, pause_auc
+from training.published import module_of
+from training.report import Result, main_line, plot, table, write_json
+from training.served import serving, transcribe_all
+from training.testset import TestSet
+
+_AT_ONCE: Final = 6
+_LIVE_AT_ONCE: Final = 3
+_LIVE_RECORDINGS: Final = 12
+LIVE_SET: Final = "espeak-ng, held-out variants and accent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What to examine and how.
+
+    ``checkpoints`` are (name, TOML file); ``n`` recordings of ten seconds make a set; ``only`` keeps the groups that
+    contain the text.
+    """
+
+    checkpoints: Sequence[tuple[str, Path]]
+    n: int
+    seed: int
+    out: Path
+    only: str = ""
+    live: bool = True
+
+
+def examine(plan: Examination, say: Callable[[str], None]) -> list[Result]:
+    """Run the exam, write the report into ``plan.out`` and return the results."""
+    say("making the recordings")
+    sets = [one for one in exam(plan.seed, plan.n) if plan.only in one.group]
+    results = [asyncio.run(_result(name, toml, sets, live=plan.live, say=say)) for name, toml in plan.checkpoints]
+    plan.out.mkdir(parents=True, exist_ok=True)
+    text = table(results)
+    (plan.out / "report.md").write_text(text, encoding="utf-8")
+    write_json(results, plan.out / "report.json")
+    if not plot(results, plan.out / "report.svg"):
+        say("no picture: matplotlib is not installed (pip install matplotlib)")
+    say(text)
+    say(main_line(results))
+    return results
+
+
+async def _result(name: str, toml: Path, sets: Sequence[TestSet], *, live: bool, say: Callable[[str], None]) -> Result:
+    scored: list[tuple[str, str, Figures]] = []
+    latencies: list[float] = []
+    auc: list[float] = []
+    audio_s = used_s = 0.0
+    async with serving(toml) as service:
+        for one in sets:
+            start = time.perf_counter()
+            answers = await transcribe_all(service, one.recordings, at_once=_AT_ONCE, speed=0)
+            used_s += time.perf_counter() - start
+            scored.append((one.group, one.name, figures(one.recordings, answers)))
+            audio_s += scored[-1][2].audio_s
+            found = scored[-1][2]
+            say(f"{name}: {one.group}: {one.name}: {100 * found.errors.rate:.1f} %, {found.n_false} false words")
+            if one.name == LIVE_SET and live and not auc:
+                auc = pause_auc(one.recordings, answers, module_of(toml).delay_frames)
+                few = one.recordings[:_LIVE_RECORDINGS]
+                latencies = latencies_ms(few, await transcribe_all(service, few, at_once=_LIVE_AT_ONCE, speed=1))
+    return Result(
+        name=name,
+        sets=tuple(scored),
+        latencies_ms=tuple(latencies),
+        pause_auc=tuple(auc) or (float("nan"),) * 4,
+        realtime_factor=audio_s / max(used_s, 1e-9),
+    )

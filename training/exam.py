@@ -1,0 +1,93 @@
+"""The list of test sets: which speakers, which conditions, which group of the table."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from training import words
+from training.augment import Augmentation
+from training.testset import RATE_HZ, Recording, Studio, TestSet, Voices
+
+CLEAN: Final = Augmentation(
+    room=0, equaliser=0, low_pass=0, high_pass=0, telephone=0, noise=0, level_dbfs=(-24, -24), opus=0, mu_law=0
+)
+CONDITIONS: Final = {
+    "20 dB white": replace(CLEAN, noise=1, snr_db=(20, 20)),
+    "10 dB white": replace(CLEAN, noise=1, snr_db=(10, 10)),
+    "15 dB coloured": replace(CLEAN, noise=1, snr_db=(15, 15)),
+    "15 dB babble": replace(CLEAN, noise=1, snr_db=(15, 15)),
+    "room": replace(CLEAN, room=1),
+    "telephone": replace(CLEAN, telephone=1, mu_law=1),
+    "Opus": replace(CLEAN, opus=1),
+}
+SPEEDS: Final = {"slow (100-120)": (100, 120), "normal (140-170)": (140, 170), "fast (195-215)": (195, 215)}
+NOISES: Final = ("white", "coloured", "wind", "hum", "clicks", "music", "babble")
+_NOISE_S: Final = 90.0
+
+
+def exam(seed: int, n: int) -> Iterator[TestSet]:
+    """Yield all sets with ``n`` recordings each; the held-out synthesiser comes first."""
+    voices = Voices()
+    studio, prototype = Studio(seed, voices), Studio(seed, voices, words.PROTOTYPE_WORDS)
+    yield from _synthesisers(studio, "all words", n)
+    yield from _synthesisers(prototype, "the prototype's 42 words", n)
+    yield from _foreign(studio, n)
+    yield from _noises(studio)
+    base = studio.record(n, studio.espeak(held_out=True), studio.known)
+    for name, how in CONDITIONS.items():
+        kind = {"15 dB coloured": "coloured", "15 dB babble": "babble"}.get(name, "white")
+        noises = [studio.noises(kind, 60.0)] if how.noise else []
+        yield TestSet(name=name, group="conditions (espeak-ng, held out)", recordings=studio.changed(base, how, noises))
+    for name, rate in SPEEDS.items():
+        recordings = studio.record(n, studio.espeak(held_out=True, rate=rate), studio.known)
+        yield TestSet(name=name, group="words a minute (espeak-ng, held out)", recordings=recordings)
+
+
+def _synthesisers(studio: Studio, group: str, n: int) -> Iterator[TestSet]:
+    for name, speaker in (
+        ("Festival ked: synthesiser and speaker never trained on", "ked"),
+        ("Festival kal: synthesiser and speaker never trained on", "kal"),
+        ("Festival slt: synthesiser never trained on, speaker known", "slt"),
+    ):
+        recordings = studio.record(n, studio.festival(speaker, studio.known, n), studio.known)
+        yield TestSet(name=name, group=group, recordings=recordings)
+    for name, speaker in (
+        ("flite kal16: speaker never trained on", "kal16"),
+        ("flite kal, 8 kHz: speaker never trained on", "kal"),
+        ("flite awb: trained", "awb"),
+        ("flite rms: trained", "rms"),
+        ("flite slt: trained", "slt"),
+    ):
+        yield TestSet(name=name, group=group, recordings=studio.record(n, studio.flite(speaker), studio.known))
+    for name, espeak in (
+        ("espeak-ng, variants no training ever had", studio.espeak(held_out=True, unseen=True)),
+        ("espeak-ng, held-out variants and accent", studio.espeak(held_out=True)),
+        ("espeak-ng, trained variants", studio.espeak(held_out=False)),
+    ):
+        yield TestSet(name=name, group=group, recordings=studio.record(n, espeak, studio.known))
+
+
+def _foreign(studio: Studio, n: int) -> Iterator[TestSet]:
+    for name, speaker, texts in (
+        ("English, Festival ked", studio.festival("ked", studio.foreign, n), studio.foreign),
+        ("English, flite kal16", studio.flite("kal16"), studio.foreign),
+        ("English, flite rms", studio.flite("rms"), studio.foreign),
+        ("English, espeak-ng held out", studio.espeak(held_out=True), studio.foreign),
+        ("seven other languages, espeak-ng", studio.espeak(held_out=True), studio.other_language),
+    ):
+        yield TestSet(name=name, group="foreign words", recordings=studio.record(n, speaker, texts))
+
+
+def _noises(studio: Studio) -> Iterator[TestSet]:
+    """Yield 90 s of each noise, its level rising from -50 to -15 dB in steps of 15 s."""
+    for kind in NOISES:
+        steps = np.repeat(10 ** (np.array([-50, -40, -32, -26, -20, -15]) / 20), int(_NOISE_S / 6) * RATE_HZ)
+        pcm = np.clip(studio.noises(kind, _NOISE_S)[: len(steps)] * steps, -1, 1).astype(np.float32)
+        yield TestSet(name=kind, group="noise", recordings=(Recording(pcm=pcm, words=()),))
+
+
+def seconds(recordings: Sequence[Recording]) -> float:
+    """Return how long the recordings are together."""
+    return sum(len(one.pcm) for one in recordings) / RATE_HZ

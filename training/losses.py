@@ -1,0 +1,93 @@
+"""What the network is trained to get right, and how much each of it counts."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.net import Heard
+from training.phones import UNKNOWN
+from training.targets import PAD
+
+_TEXT: Final = 2.0
+_PHONES: Final = 1.0
+_PHONES_FIRST: Final = 0.3
+_COMMIT: Final = 0.25
+_PAUSES: Final = 0.1
+_BRIDGE: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The targets of a batch as tensors; shapes as in `training.targets`, with a batch axis in front."""
+
+    text: Tensor
+    weight: Tensor
+    pause: Tensor
+    phones: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """The sum to descend, and its parts for the log."""
+
+    total: Tensor
+    text: Tensor
+    phones: Tensor
+    commit: Tensor
+    pauses: Tensor
+    word_accuracy: Tensor
+    """Share of the words whose piece has the best score where it should be said, given the right text so far."""
+    false_words: Tensor
+    """Share of the steps without a piece at which some piece has the best score."""
+
+
+def losses(heard: Heard, wanted: Wanted) -> Losses:
+    """Compare what was heard with what was wanted."""
+    text, pauses = text_losses(heard.text, heard.pauses, wanted)
+    phones = _phone_loss(heard.phones, wanted.phones)
+    first = _phone_loss(heard.phones_first, wanted.phones)
+    commit = heard.quantised.commit if heard.quantised else text.new_zeros(())
+    total = _TEXT * text + _PHONES * phones + _PHONES_FIRST * first + _PAUSES * pauses
+    total = total + _COMMIT * commit + _BRIDGE * heard.bridge_error
+    best = heard.text.argmax(dim=-1)
+    is_piece = wanted.text > PAD
+    right = (best == wanted.text)[is_piece].float().mean()
+    return Losses(
+        total=total,
+        text=text.detach(),
+        phones=phones.detach(),
+        commit=commit.detach(),
+        pauses=pauses.detach(),
+        word_accuracy=right,
+        false_words=(best > PAD)[~is_piece].float().mean(),
+    )
+
+
+def text_losses(text: Tensor, pauses: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+    """Return the weighted loss of the text and the loss of the pause heads."""
+    each = functional.cross_entropy(text.float().flatten(0, 1), wanted.text.flatten(), reduction="none")
+    weight = wanted.weight.flatten()
+    text_loss = (each * weight).sum() / weight.sum()
+    return text_loss, functional.cross_entropy(pauses.float().flatten(0, 2), wanted.pause.flatten())
+
+
+def fed_text(text: Tensor, start_token: int, generator: torch.Generator, corrupted: float) -> Tensor:
+    """Return what each step is fed: the token before it, now and then a wrong one.
+
+    A server feeds back what the model said; seeing only right text in training would make one error breed others.
+    """
+    known = text.cpu()
+    fed = torch.cat((torch.full_like(known[:, :1], start_token), known[:, :-1]), dim=1)
+    chance = torch.rand(fed.shape, generator=generator)
+    others = torch.randint(0, start_token, fed.shape, generator=generator)
+    wrong = torch.where(torch.rand(fed.shape, generator=generator) < 0.7, torch.full_like(fed, PAD), others)  # noqa: PLR2004
+    is_wrong = chance < corrupted
+    is_wrong[:, 0] = False
+    return torch.where(is_wrong, wrong, fed).to(text.device)
+
+
+def _phone_loss(scores: Tensor, phones: Tensor) -> Tensor:
+    return functional.cross_entropy(scores.float().flatten(0, 2), phones.flatten(), ignore_index=UNKNOWN)

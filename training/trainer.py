@@ -1,0 +1,256 @@
+"""One training run: batches in, a better network out; stops by time, can be stopped and resumed at any step."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from training.encoder import latents_of
+from training.losses import Losses, Wanted, fed_text, losses, text_losses
+from training.net import Net
+from training.progress import Phase, Schedule
+from training.targets import PAD
+from training.utterance import Batch, UtteranceSource
+
+_CORRUPTED_TEXT: Final = 0.12
+_CORRUPTED_CODES: Final = 0.03
+_ENCODER_RATE: Final = 0.6
+"""The encoder learns slower than the language model, which has to follow its codes."""
+_FRONT_EVERY: Final = 8
+"""In the discrete phase the encoder's first stage learns in one step of so many: it is half of a step's cost."""
+_REPLAY_JOINT: Final = 32
+"""While the encoder learns, codes older than so many batches are no longer what it would say."""
+_FIT_LATENTS: Final = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a run needs to know."""
+
+    state: Path
+    """File of the run's state: written now and then, read at the start if it is there."""
+    schedule: Schedule
+    batch_size: int = 8
+    device: str = "cpu"
+    seed: int = 1
+    save_every_s: float = 180.0
+    log_every: int = 25
+    replay_batches: int = 96
+    """Codes of so many batches are kept and used again in the settled phase."""
+
+
+@dataclass
+class Trainer:
+    """A network, its optimiser and where they stand."""
+
+    net: Net
+    source: UtteranceSource
+    settings: Settings
+    report: Callable[[str], None]
+    step: int = 0
+    elapsed_s: float = 0.0
+    phase: Phase | None = None
+    _replay: deque[tuple[Tensor, Wanted]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        """Make the optimiser and take up a stored state."""
+        settings = self.settings
+        self.net.to(settings.device)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        torch.manual_seed(settings.seed)
+        encoder = [p for n, p in self.net.named_parameters() if n.startswith("mimi.") and p.requires_grad]
+        others = [p for n, p in self.net.named_parameters() if not n.startswith("mimi.")]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": encoder, "scale": _ENCODER_RATE}, {"params": others, "scale": 1.0}],
+            lr=settings.schedule.peak,
+            betas=(0.9, 0.98),
+            weight_decay=0.02,
+        )
+        if settings.state.exists():
+            self._load()
+
+    def run(self, every: Callable[[], None] | None = None, every_s: float = 420.0) -> None:
+        """Train until the schedule is over; call ``every`` now and then (its time does not count)."""
+        self.net.train()
+        last_save = last_every = self.elapsed_s
+        recent: deque[Losses] = deque(maxlen=self.settings.log_every)
+        while (done := self.settings.schedule.done(self.elapsed_s, self.step)) < 1:
+            start = time.perf_counter()
+            self._enter(self.settings.schedule.phase(done))
+            self._set_rate(self.settings.schedule.learning_rate(done, self.step))
+            recent.append(self._settled_step() if self.phase is Phase.SETTLED else self._joint_step())
+            self.step += 1
+            self.elapsed_s += time.perf_counter() - start
+            if self.step % self.settings.log_every == 0:
+                self.report(self._line(recent, done))
+            if self.elapsed_s - last_save > self.settings.save_every_s:
+                self.save()
+                last_save = self.elapsed_s
+            if every and self.elapsed_s - last_every > every_s:
+                every()
+                last_every = self.elapsed_s
+        self.save()
+
+    def save(self) -> None:
+        """Write the state; a crash while writing leaves the old one."""
+        state = {
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "phase": self.phase.value if self.phase else None,
+        }
+        fresh = self.settings.state.with_suffix(".new")
+        torch.save(state, fresh)
+        fresh.replace(self.settings.state)
+
+    def _load(self) -> None:
+        state = torch.load(self.settings.state, map_location=self.settings.device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.net.codebooks.write(self.net.mimi.quantizer)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.phase = Phase(state["phase"]) if state["phase"] else None
+        self._generator.manual_seed(self.settings.seed + self.step)
+
+    def _enter(self, phase: Phase) -> None:
+        if phase is self.phase:
+            return
+        if self.phase is Phase.CONTINUOUS and phase is not Phase.CONTINUOUS:
+            self._fit_codebooks()
+        if phase is Phase.SETTLED:
+            self._replay.clear()
+            self.net.mimi.requires_grad_(requires_grad=False)
+        self.report(f"step {self.step}: {phase.value}")
+        self.phase = phase
+
+    @torch.no_grad()
+    def _fit_codebooks(self) -> None:
+        rows: list[Tensor] = []
+        while sum(len(latents) for latents in rows) < _FIT_LATENTS:
+            pcm = self._tensor(self.source.batch(self.settings.batch_size).pcm)
+            rows.append(latents_of(self.net.mimi, pcm).flatten(0, 1).float())
+        latents = torch.cat(rows)
+        self.net.codebooks.fit(self.net.mimi.quantizer, latents, self._generator)
+        self.net.codebooks.follow(self.net.mimi.quantizer, self._latents_per_batch)
+        self.net.tables_from_bridge()
+
+    @property
+    def _latents_per_batch(self) -> int:
+        return self.settings.batch_size * self.source.n_frames
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+
+    def _joint_step(self) -> Losses:
+        batch = self.source.batch(self.settings.batch_size)
+        wanted = self._wanted(batch)
+        fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
+        with torch.autocast(self.settings.device, torch.bfloat16):
+            discrete = self.phase is Phase.DISCRETE
+            learn_front = not discrete or self.step % _FRONT_EVERY == 0
+            heard = self.net(self._tensor(batch.pcm), fed, discrete=discrete, learn_front=learn_front)
+        result = losses(heard, wanted)
+        total = result.total
+        if heard.quantised is None:
+            self._descend(total)
+            return result
+        total = total + self._replayed()
+        self._descend(total)
+        codes = heard.quantised.codes
+        rows = heard.latents.detach().flatten(0, 1)
+        self.net.codebooks.learn(self.net.mimi.quantizer, rows, codes, self.net.lm.audio_emb.data)
+        self._keep(codes.unflatten(0, batch.phones.shape[:2]), wanted, _REPLAY_JOINT)
+        return result
+
+    def _replayed(self) -> Tensor:
+        """Return the language model's loss on a recent batch's codes: a second lesson at a fifth of the price."""
+        if not self._replay:
+            return torch.zeros((), device=self.settings.device)
+        return self._text_loss([self._drawn()])[0]
+
+    def _drawn(self) -> tuple[Tensor, Wanted]:
+        return self._replay[int(torch.randint(len(self._replay), (1,), generator=self._generator))]
+
+    def _keep(self, codes: Tensor, wanted: Wanted, n_batches: int) -> None:
+        self._replay.append((codes, wanted))
+        while len(self._replay) > n_batches:
+            self._replay.popleft()
+
+    def _settled_step(self) -> Losses:
+        """Encode a new batch as a server would; learn from it together with two that were kept."""
+        batch = self.source.batch(self.settings.batch_size)
+        with torch.no_grad():
+            latents = latents_of(self.net.mimi, self._tensor(batch.pcm))
+            codes = self.net.mimi.quantizer(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        self._keep(codes, self._wanted(batch), self.settings.replay_batches)
+        total, result = self._text_loss([self._replay[-1], self._drawn(), self._drawn()])
+        self._descend(total)
+        return result
+
+    def _text_loss(self, chosen: list[tuple[Tensor, Wanted]]) -> tuple[Tensor, Losses]:
+        codes = torch.cat([codes for codes, _ in chosen])
+        random = torch.randint(0, self.net.module.mimi.codebook_size, codes.shape, generator=self._generator)
+        is_wrong = torch.rand(codes.shape, generator=self._generator) < _CORRUPTED_CODES
+        codes = torch.where(is_wrong.to(codes.device), random.to(codes.device), codes)
+        wanted = Wanted(
+            text=torch.cat([w.text for _, w in chosen]),
+            weight=torch.cat([w.weight for _, w in chosen]),
+            pause=torch.cat([w.pause for _, w in chosen]),
+            phones=chosen[0][1].phones,
+        )
+        fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
+        with torch.autocast(self.settings.device, torch.bfloat16):
+            text, pauses = self.net.speak(self.net.audio_vectors(codes), fed)
+        text_loss, pause_loss = text_losses(text, pauses, wanted)
+        total = 2.0 * text_loss + 0.1 * pause_loss
+        best, is_piece, zero = text.argmax(dim=-1), wanted.text > PAD, text_loss.detach() * 0
+        return total, Losses(
+            total=total.detach(),
+            text=text_loss.detach(),
+            phones=zero,
+            commit=zero,
+            pauses=pause_loss.detach(),
+            word_accuracy=(best == wanted.text)[is_piece].float().mean(),
+            false_words=(best > PAD)[~is_piece].float().mean(),
+        )
+
+    def _descend(self, total: Tensor) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_([p for p in self.net.parameters() if p.grad is not None], 1.0)
+        self.optimiser.step()
+
+    @property
+    def _start(self) -> int:
+        return self.net.module.model.text_in_vocab_size - 1
+
+    def _tensor(self, array: object) -> Tensor:
+        return torch.as_tensor(array).to(self.settings.device)
+
+    def _wanted(self, batch: Batch) -> Wanted:
+        return Wanted(
+            text=self._tensor(batch.text),
+            weight=self._tensor(batch.weight),
+            pause=self._tensor(batch.pause),
+            phones=self._tensor(batch.phones),
+        )
+
+    def _line(self, recent: deque[Losses], done: float) -> str:
+        def mean(name: str) -> float:
+            return float(torch.stack([getattr(one, name).float() for one in recent]).mean())
+
+        left_s = self.elapsed_s * (1 - done) / max(done, 1e-6)
+        assert self.phase is not None
+        return (
+            f"step {self.step} {self.phase.value} {100 * done:.1f} %  text {mean('text'):.3f}  phones "
+            f"{mean('phones'):.3f}  commit {mean('commit'):.3f}  words right {100 * mean('word_accuracy'):.1f} %  "
+            f"false steps {1000 * mean('false_words'):.2f} in 1000  {self.elapsed_s / max(1, self.step):.2f} s a step  "
+            f"{left_s / 60:.0f} min left"
+        )

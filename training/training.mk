@@ -1,0 +1,46 @@
+# Targets of the demo model; included by the Makefile. What each needs beyond .venv it installs where it may:
+# Debian's synthesisers and word list, and matplotlib for the picture.
+
+MINUTES ?= 60
+PHRASES ?= 24000
+DEMO_OUT ?= build/demo
+RECORDINGS ?= 24
+BASELINE ?=
+EVAL_OUT ?= build/demo-eval
+TRAIN_FLAGS ?=
+
+SPEECH_PACKAGES := libespeak-ng1 flite wamerican
+EXAM_PACKAGES := festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts festlex-cmu festlex-poslex
+# jemalloc with huge pages makes a step of the encoder a quarter faster; training works without.
+TRAIN_ENV = $(if $(wildcard /usr/lib/*/libjemalloc.so.2),LD_PRELOAD=$(firstword $(wildcard /usr/lib/*/libjemalloc.so.2)) MALLOC_CONF=thp:always$(comma)dirty_decay_ms:-1$(comma)muzzy_decay_ms:-1)
+comma := ,
+
+define install_missing
+	missing=""
+	for package in $(1); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done
+	if test -n "$$missing"; then
+		sudo=""
+		test "$$(id -u)" = 0 || sudo="sudo -n"
+		echo "Installing system packages:$$missing"
+		{ $$sudo apt-get update -qq && $$sudo apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null || {
+			echo "Install these first: apt-get install$$missing" >&2
+			exit 1
+		}
+	fi
+endef
+
+.PHONY: demo-model demo-eval demo-samples
+
+demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES= DEMO_OUT= TRAIN_FLAGS="--start-from TOML")
+	@$(call install_missing,$(SPEECH_PACKAGES))
+	test -f $(DEMO_OUT)/bank/index.npz || $(BIN)/python -m training bank --bank $(DEMO_OUT)/bank --phrases $(PHRASES)
+	env $(TRAIN_ENV) $(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)
+
+demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= EVAL_OUT=)
+	@$(call install_missing,$(SPEECH_PACKAGES) $(EXAM_PACKAGES))
+	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -q matplotlib || true
+	$(BIN)/python -m training eval demo=$(or $(CONFIG),asr_worker/demo/demo.toml) $(if $(BASELINE),before=$(BASELINE)) \
+		--recordings $(RECORDINGS) --out $(EVAL_OUT)
+
+demo-samples: $(INSTALLED) ## make the shipped samples' expected words anew (after a new checkpoint)
+	@$(BIN)/python -m training samples asr_worker/demo/demo.toml --out asr_worker/demo/samples

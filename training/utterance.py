@@ -1,0 +1,95 @@
+"""Utterances made of a bank's phrases: what one row of a batch holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from training.augment import Augmentation, disturbed
+from training.bank import FOREIGN, Bank
+from training.noise import pool
+from training.speech import Pcm
+from training.targets import Targets, targets
+
+FRAME_SAMPLES: Final = 1920
+RATE_HZ: Final = 24_000
+_NOISE_CLIPS: Final = 60
+_NOISE_S: Final = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """Samples ``[F * 1920]`` and, as rows of (id, start, end in s), the words and sounds in them."""
+
+    pcm: Pcm
+    words: np.ndarray
+    sounds: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B utterances: ``pcm`` ``[B, F * 1920]`` and their targets stacked."""
+
+    pcm: np.ndarray
+    text: np.ndarray
+    weight: np.ndarray
+    pause: np.ndarray
+    phones: np.ndarray
+
+
+class UtteranceSource:
+    """Draws batches of disturbed utterances of F frames.
+
+    Args:
+        bank: the phrases.
+        n_frames: F, longer than the language model's context so that it never leans on a session's start.
+        delay: D of the targets.
+        seed: of everything drawn.
+        how: what happens to the speech.
+    """
+
+    def __init__(self, bank: Bank, *, n_frames: int, delay: int, seed: int, how: Augmentation | None = None) -> None:
+        self._bank = bank
+        self.n_frames = n_frames
+        self._delay = delay
+        self._rng = np.random.default_rng(seed)
+        self._how = how or Augmentation()
+        foreign = [i for i in range(min(len(bank), 4000)) if np.all(bank[i][1][:, 0] == FOREIGN)]
+        clips = pool(self._rng, _NOISE_CLIPS, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
+        self._noises: Sequence[Pcm] = [clip for _, clip in clips]
+
+    def batch(self, size: int) -> Batch:
+        """Return ``size`` fresh utterances with their targets."""
+        drawn = [self.utterance() for _ in range(size)]
+        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay) for u in drawn]
+        return Batch(
+            pcm=np.stack([u.pcm for u in drawn]),
+            text=np.stack([t.text for t in wanted]),
+            weight=np.stack([t.weight for t in wanted]),
+            pause=np.stack([t.pause for t in wanted]),
+            phones=np.stack([t.phones for t in wanted]),
+        )
+
+    def utterance(self) -> Utterance:
+        """Return one: phrases with random gaps, or now and then nothing but noise."""
+        clean = self._clean(empty=self._rng.random() < 0.05)  # noqa: PLR2004 one in twenty is noise only
+        return Utterance(
+            pcm=disturbed(clean.pcm, self._rng, self._noises, self._how), words=clean.words, sounds=clean.sounds
+        )
+
+    def _clean(self, *, empty: bool) -> Utterance:
+        rng, n = self._rng, self.n_frames * FRAME_SAMPLES
+        pcm = np.zeros(n, dtype=np.float32)
+        words, sounds = [np.zeros((0, 3))], [np.zeros((0, 3))]
+        at = n if empty else int(rng.uniform(0, 1.2) * RATE_HZ)
+        while at < n:
+            samples, spoken, heard = self._bank[int(rng.integers(len(self._bank)))]
+            piece = samples[: n - at] * 10 ** (rng.uniform(-3, 3) / 20)
+            pcm[at : at + len(piece)] += piece
+            offset = np.array([0, at / RATE_HZ, at / RATE_HZ])
+            words.append(spoken + offset)
+            sounds.append(heard + offset)
+            gap_s = rng.uniform(1, 4) if rng.random() < 0.18 else rng.uniform(0.0, 0.8)  # noqa: PLR2004
+            at += len(samples) + int(gap_s * RATE_HZ)
+        return Utterance(pcm=pcm, words=np.concatenate(words), sounds=np.concatenate(sounds))
