@@ -26,7 +26,7 @@ from asr_worker.model.sampling import Sampler
 from asr_worker.model.step import TorchAsrModel
 from asr_worker.model.tokens import Tokenizer
 from shared.config import ModuleConfig
-from shared.errors import CheckpointError
+from shared.errors import CheckpointError, ConfigError
 
 PAUSE_HORIZONS_S: Final = (0.5, 1.0, 2.0, 3.0)
 """What the published models' heads predict a pause of."""
@@ -66,7 +66,7 @@ def load_model(
 
     Raises:
         CheckpointError: something is wrong with the files; names everything.
-        ConfigError: the device, the dtype or a condition is impossible.
+        ConfigError: the device, the dtype or a condition is impossible, or the memory too small.
         ModelFaultError: the device failed.
     """
     torch.set_num_threads(threads)
@@ -77,29 +77,14 @@ def load_model(
     lm_header, mimi_header, tokenizer = _open_files(files)
     problems, tokenizer_warnings = _tokenizer_problems(files, tokenizer, module.model.text_out_vocab_size)
     hidden = hidden_width(module.model.transformer, lm_header)
-
-    def build(where: torch.device) -> tuple[LanguageModel, MimiEncoder]:
-        with where:
-            lm = LanguageModel(module.model, hidden=hidden, dtype=dtype)
-            mimi = MimiEncoder(module.mimi, module.model.audio_codebooks)
-        return lm.requires_grad_(requires_grad=False), mimi.requires_grad_(requires_grad=False)
-
     # First without memory, only to compare shapes.
-    lm, mimi = build(torch.device("meta"))
+    lm, mimi = _build(module, hidden, dtype, torch.device("meta"))
     problems += problems_of(lm_header, _lm_needs(module, lm))
     problems += problems_of(mimi_header, mimi_needs(mimi))
     if problems:
         raise CheckpointError(*problems)
-    lm, mimi = build(place)
-    fill(lm_header, _lm_needs(module, lm))
-    fill(mimi_header, mimi_needs(mimi))
     model = TorchAsrModel(
-        step=DeviceStep(
-            lm=lm,
-            mimi=mimi,
-            sampler=Sampler(temperature=module.temperature, seed=seed, device=place),
-            n_slots=module.batch_size,
-        ),
+        step=_place(module, lm_header, mimi_header, place=place, dtype=dtype, seed=seed),
         tokenizer=tokenizer,
         facts=_facts(module, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
         n_text_tokens=module.model.text_out_vocab_size,
@@ -108,6 +93,39 @@ def load_model(
     )
     model.start(capture=capture)
     return model
+
+
+def _build(
+    module: ModuleConfig, hidden: int, dtype: torch.dtype, device: torch.device
+) -> tuple[LanguageModel, MimiEncoder]:
+    """Make both models on a device; their numbers are whatever memory holds."""
+    with device:
+        lm = LanguageModel(module.model, hidden=hidden, dtype=dtype)
+        mimi = MimiEncoder(module.mimi, module.model.audio_codebooks)
+    return lm.requires_grad_(requires_grad=False), mimi.requires_grad_(requires_grad=False)
+
+
+def _place(
+    module: ModuleConfig, lm_header: Header, mimi_header: Header, *, place: torch.device, dtype: torch.dtype, seed: int
+) -> DeviceStep:
+    """Bring the weights onto the device and take memory for all slots.
+
+    Raises:
+        ConfigError: the device has no room.
+    """
+    try:
+        lm, mimi = _build(module, hidden_width(module.model.transformer, lm_header), dtype, place)
+        fill(lm_header, _lm_needs(module, lm))
+        fill(mimi_header, mimi_needs(mimi))
+        sampler = Sampler(temperature=module.temperature, seed=seed, device=place)
+        return DeviceStep(lm=lm, mimi=mimi, sampler=sampler, n_slots=module.batch_size)
+    except RuntimeError as error:
+        # Memory, nearly always: the caches of all slots are taken here.
+        reason = str(error).partition("\n")[0]
+        msg = (
+            f"modules.{module.name}: no place on {place} for the model with batch_size = {module.batch_size}: {reason}"
+        )
+        raise ConfigError(msg) from error
 
 
 def fingerprint(module: ModuleConfig, lm: Header, mimi: Header, tokenizer: Path) -> str:

@@ -122,6 +122,14 @@ def test_another_device_than_there_is_is_refused(small: Any) -> None:
         load_model(small.module, small.files(), device="cuda:77", threads=1, seed=1)
 
 
+def test_more_slots_than_memory_holds_are_refused_with_their_number(small: Any) -> None:
+    many = replace(small.module, batch_size=10**9)
+    with pytest.raises(
+        ConfigError, match=r"^modules.small: no place on cpu for the model with batch_size = 1000000000: "
+    ):
+        load_model(many, small.files(), device="cpu", threads=1, seed=1)
+
+
 @pytest.mark.parametrize(
     ("feedforward", "in_file", "expected"),
     [
