@@ -20,6 +20,7 @@ from aiohttp import web
 
 from asr_gateway.audio.opus import OggOpusDecoder
 from asr_gateway.config import GatewaySettings
+from asr_gateway.core.clocks import ClockLimits
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.dialects import kyutai
 from asr_gateway.io.discovery import Discovery
@@ -27,6 +28,7 @@ from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.files import FileTranscriber
 from asr_gateway.io.http import StaticFiles, error_response, is_websocket
 from asr_gateway.io.listener import BACKLOG, HeaderDeadline
+from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.status import StatusRoutes
 from asr_gateway.io.websocket import WebSocketRoute
 from asr_gateway.metrics import GatewayMetrics
@@ -53,21 +55,23 @@ class Gateway:
         self._dispatch = Dispatch(
             config=self._config, modules=settings.modules, random=SystemRandom(), metrics=self._metrics
         )
-        self._discovery = Discovery(settings.sources, self._dispatch)
+        self._discovery = Discovery(settings.sources, self._dispatch.links)
         self._files = FileTranscriber(dispatch=self._dispatch, config=self._config, keys=keys, metrics=self._metrics)
         self._routes = {
-            module.path: WebSocketRoute(
-                dispatch=self._dispatch,
-                module=module.name,
-                dialect=kyutai,
-                config=self._config,
-                keys=keys,
-                metrics=self._metrics,
-                make_opus_decoder=OggOpusDecoder,
-            )
-            for module in settings.modules
+            module.path: WebSocketRoute(self._live_service(module.name), keys) for module in settings.modules
         }
         self._log = structlog.get_logger()
+
+    def _live_service(self, module: str) -> LiveService:
+        return LiveService(
+            dispatch=self._dispatch,
+            module=module,
+            dialect=kyutai,
+            config=self._config,
+            clock_limits=ClockLimits.of(self._config),
+            metrics=self._metrics,
+            make_opus_decoder=OggOpusDecoder,
+        )
 
     # --- life ---------------------------------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ from random import Random
 from typing import Final
 
 import structlog
-import zmq
 
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.core.fleet import DropWorker, EndSession, Fleet, FleetAction, ModuleLoad, OpenSlot, RefuseSession
@@ -35,10 +34,11 @@ from asr_gateway.core.session import Session, SessionState
 from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.stream import Listener, Stream
 from asr_gateway.io.worker_link import WorkerLink
+from asr_gateway.io.worker_links import WorkerLinks
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
 from shared.errors import AsrError, LinkError, NoFreeSlotError, RestartingError, WorkerLostError
-from shared.log_events import WORKER_FOUND, WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
+from shared.log_events import WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
 from shared.messages import (
     Close,
     Closed,
@@ -58,7 +58,6 @@ from shared.units import SessionId
 
 PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
-MAX_WORKERS: Final = 256
 DONE: Final = "done"
 """Code of sessions that ended without an error."""
 
@@ -79,38 +78,9 @@ class Dispatch:
             guaranteed_samples=self._bounds.guaranteed_samples, max_samples=self._bounds.guaranteed_samples
         )
         self._log = structlog.get_logger()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._links: dict[str, WorkerLink] = {}
+        self.links = WorkerLinks(owner=self, metrics=metrics)
         self._streams: dict[SessionId, Stream] = {}
         self._is_draining = False
-
-    # --- workers ------------------------------------------------------------------------------------------
-
-    def add_worker(self, endpoint: str) -> None:
-        """Connect to a worker, unless that is done already."""
-        if endpoint in self._links or len(self._links) >= MAX_WORKERS:
-            return
-        link = WorkerLink(endpoint=endpoint, context=self._context, owner=self)
-        try:
-            link.open()
-        except zmq.ZMQError as error:
-            link.close()
-            self._log.warning(WORKER_REFUSED, endpoint=endpoint, reason=str(error))
-            return
-        self._links[endpoint] = link
-        self._log.info(WORKER_FOUND, endpoint=endpoint)
-
-    def remove_worker(self, endpoint: str) -> bool:
-        """Forget a worker that is not named any more; return whether that was done, which it is not while it lives."""
-        link = self._links.get(endpoint)
-        if link is not None and link.is_welcome:
-            return False
-        if link is not None:
-            del self._links[endpoint]
-            link.close()
-            self._metrics.worker_lost(endpoint)
-            self._metrics.worker_forgotten(endpoint)
-        return True
 
     def load_of(self, module: str) -> ModuleLoad:
         """Return how busy the workers of a module are."""
@@ -201,19 +171,13 @@ class Dispatch:
             while True:
                 now = self._now()
                 self._metrics.loop_lagged(now - due)
-                for link in list(self._links.values()):
-                    link.pulse(now)
-                    self._metrics.link_received(link.n_received)
-                    self._metrics.link_sent(link.n_sent)
-                    link.n_received = link.n_sent = 0
+                self.links.pulse(now)
                 # Judged only after everything that has arrived was heard.
                 self._perform(self._fleet.expire(self._now()))
                 due = self._now() + PULSE_S
                 await asyncio.sleep(PULSE_S)
         finally:
-            for link in self._links.values():
-                link.close()
-            self._context.term()
+            self.links.close()
 
     # --- LinkOwner ----------------------------------------------------------------------------------------
 
@@ -325,14 +289,14 @@ class Dispatch:
         for action in actions:
             match action:
                 case OpenSlot():
-                    stream, link = self._streams[action.session], self._links[action.worker]
+                    stream, link = self._streams[action.session], self.links[action.worker]
                     stream.link = link
                     link.send(stream.session.opening())
                 case RefuseSession() | EndSession():
                     stream = self._streams[action.session]
                     self._end(stream, action.error)
                 case DropWorker():
-                    link = self._links[action.worker]
+                    link = self.links[action.worker]
                     self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason="it was silent past its deadline")
                     self._metrics.worker_lost(link.endpoint)
                     link.reopen()

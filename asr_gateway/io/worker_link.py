@@ -148,12 +148,11 @@ class WorkerLink:
         self._drain()
         self._send_unsent()
         if not self.is_welcome:
-            if now >= self._next_hello:
+            # What the socket does not take, because nobody is connected yet, is tried again at once.
+            if now >= self._next_hello and self._try(encode(Hello(version=PROTOCOL_VERSION, gateway=self._name))):
                 self._next_hello = now + HELLO_EVERY_S
-                self.send(Hello(version=PROTOCOL_VERSION, gateway=self._name), must_arrive=False)
-        elif now >= self._next_heartbeat:
+        elif now >= self._next_heartbeat and self._try(encode(Heartbeat())):
             self._next_heartbeat = now + HEARTBEAT_EVERY_S
-            self.send(Heartbeat(), must_arrive=False)
 
     # --- out ----------------------------------------------------------------------------------------------
 
@@ -164,10 +163,10 @@ class WorkerLink:
             self._is_gather_due = True
             self._loop.call_soon(self._gather)
 
-    def send(self, message: ToWorker, *, must_arrive: bool = True) -> None:
-        """Send at once, or keep the message (if it must arrive) until the socket takes it."""
+    def send(self, message: ToWorker) -> None:
+        """Send at once, or keep the message until the socket takes it."""
         parts = encode(message)
-        if (self._unsent or not self._try(parts)) and must_arrive:
+        if self._unsent or not self._try(parts):
             self._unsent.append(parts)
             if len(self._unsent) > MAX_UNSENT:
                 self._lose(f"it took none of the last {MAX_UNSENT} messages")

@@ -176,8 +176,10 @@ def test_any_bytes_are_a_message_or_a_bad_message(data: bytes) -> None:
         (dialect.ready(), "81a474797065a55265616479", {"type": "Ready"}),
         (
             dialect.step(300, dialect.pack_pauses(np.array([[0.5, 0.25]], np.float32))[0], 70_000),
-            "84a474797065a453746570a8737465705f696478cd012ca370727392ca3f000000ca3e800000"
-            "ac62756666657265645f70636dce00011170",
+            (
+                "84a474797065a453746570a8737465705f696478cd012ca370727392ca3f000000ca3e800000"
+                "ac62756666657265645f70636dce00011170"
+            ),
             {"type": "Step", "step_idx": 300, "prs": [0.5, 0.25], "buffered_pcm": 70_000},
         ),
         (
@@ -207,8 +209,10 @@ def test_any_bytes_are_a_message_or_a_bad_message(data: bytes) -> None:
         ),
         (
             dialect.error(NoFreeSlotError()),
-            "83a474797065a54572726f72a76d657373616765b06e6f2066726565206368616e6e656c73"
-            "a4636f6465ac6e6f5f667265655f736c6f74",
+            (
+                "83a474797065a54572726f72a76d657373616765b06e6f2066726565206368616e6e656c73"
+                "a4636f6465ac6e6f5f667265655f736c6f74"
+            ),
             {"type": "Error", "message": "no free channels", "code": "no_free_slot"},
         ),
     ],

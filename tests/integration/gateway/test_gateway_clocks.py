@@ -1,0 +1,157 @@
+"""What happens to clients that are silent, idle, slow, or never finish their request; with clocks made fast."""
+
+import asyncio
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+
+
+async def _all_free(gateway: Any) -> bool:
+    return bool(await gateway.used_slots() == 0)
+
+
+async def test_a_client_that_is_sent_nothing_gets_pings(rig: Any, shared_worker: Any) -> None:
+    async with (
+        rig.gateway(shared_worker.endpoint, ping_after_s=0.3) as gateway,
+        gateway.ready_client(autoping=False) as client,
+    ):
+        for _ in range(2):
+            assert (await client.socket.receive(timeout=5)).type is aiohttp.WSMsgType.PING
+
+
+async def test_a_client_that_answers_nothing_is_dropped(rig: Any, shared_worker: Any) -> None:
+    limits = {"ping_after_s": 0.2, "silent_client_s": 0.6}
+    async with rig.gateway(shared_worker.endpoint, **limits) as gateway:
+        async with gateway.ready_client(autoping=False) as client:
+            types = []
+            while not client.socket.closed and len(types) < 9:
+                types.append((await client.socket.receive(timeout=5)).type)
+            pings, rest = types[:-2], types[-2:]
+            assert set(pings) == {aiohttp.WSMsgType.PING}
+            assert rest == [aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.CLOSE]
+        await rig.eventually(lambda: _all_free(gateway))
+
+
+async def test_pongs_keep_a_client_but_an_idle_one_is_told_to_go(rig: Any, shared_worker: Any) -> None:
+    limits = {"ping_after_s": 0.2, "silent_client_s": 0.7, "idle_client_s": 1.5}
+    async with rig.gateway(shared_worker.endpoint, **limits) as gateway, gateway.ready_client() as client:
+        begun = asyncio.get_running_loop().time()
+
+        assert await client.refusal() == ("idle", "no message for 1.5 s", 1008)
+
+        assert asyncio.get_running_loop().time() - begun > 1.4
+
+
+async def test_a_client_that_waits_for_its_marker_is_not_idle(rig: Any, shared_worker: Any) -> None:
+    limits = {"ping_after_s": 0.2, "silent_client_s": 0.7, "idle_client_s": 0.5}
+    async with rig.gateway(shared_worker.endpoint, **limits) as gateway, gateway.ready_client() as client:
+        await client.send("Audio", pcm=[0.1])
+        await client.send("Marker", id=1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.2):
+                await client.receive()
+
+
+async def test_a_client_that_does_not_read_is_closed_and_hurts_nobody(rig: Any, shared_worker: Any) -> None:
+    limits = {"slow_consumer_s": 0.5, "output_buffer_bytes": 4_096}
+    async with rig.gateway(shared_worker.endpoint, **limits) as gateway, gateway.ready_client() as neighbour:
+        reader, writer = await _slow_reader(gateway.port, rig)
+        flood = bytes.fromhex("82fe") + b"\x07\x80" + b"\0\0\0\0" + _message_of(1_920)
+        closed = asyncio.create_task(_write_until_closed(writer, flood))
+        pcm = rig.noise(30)
+        for start in range(0, len(pcm), 1_920):
+            await neighbour.speak(pcm[start : start + 1_920])
+            await asyncio.sleep(0.01)
+        await neighbour.send("Flush")
+
+        assert rig.words_of(await neighbour.until("Flushed")) == rig.expected_words(pcm, flush=True)
+        await asyncio.wait_for(closed, 30)
+        await rig.eventually(lambda: _closed_as_slow(gateway))
+        assert reader is not None
+
+
+async def _closed_as_slow(gateway: Any) -> bool:
+    return bool(await gateway.metric('asr_gateway_sessions_closed_total{kind="live",code="slow_consumer"}') == 1)
+
+
+async def _slow_reader(port: int, rig: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that opens a session and then never reads again; its kernel takes in as little as it can."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_024)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=1_024)
+    writer.write(rig.upgrade())
+    await reader.readuntil(b"\xa5Ready")
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    return reader, writer
+
+
+def _message_of(n_bytes: int) -> bytes:
+    """An Audio message of exactly so many bytes, all small integers: as many samples as possible."""
+    head = b"\x82\xa4type\xa5Audio\xa3pcm\xdc"
+    n_samples = n_bytes - len(head) - 2
+    return head + n_samples.to_bytes(2, "big") + b"\x00" * n_samples
+
+
+async def _write_until_closed(writer: asyncio.StreamWriter, data: bytes) -> None:
+    try:
+        while True:
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        return
+
+
+async def test_reading_stops_while_a_client_is_ahead_of_the_model(rig: Any) -> None:
+    worker = rig.worker("--fake-step-ms", "10")
+    limits = {"min_buffered_audio_s": 1.0, "max_buffered_audio_s": 1.0, "silent_client_s": 1.0, "idle_client_s": 1.0}
+    pcm = rig.noise(150)
+    async with rig.gateway(worker.endpoint, **limits) as gateway, gateway.ready_client() as client:
+
+        async def speak() -> None:
+            await client.speak(pcm)
+            await client.send("Flush")
+
+        speaking = asyncio.create_task(speak())
+        messages = await client.until("Flushed")
+        await speaking
+
+    buffered = [message["buffered_pcm"] for message in messages if message["type"] == "Step"]
+    # One second in the gateway, two at the worker, and the message that came last.
+    assert 48_000 < max(buffered) <= 24_000 + 48_000 + 2 * 1_920
+    assert rig.words_of(messages) == rig.expected_words(pcm, flush=True)
+
+
+@pytest.mark.parametrize("request_line", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: 1"])
+async def test_headers_have_a_deadline(rig: Any, request_line: bytes) -> None:
+    async with rig.gateway(header_timeout_s=0.3) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(request_line)
+
+        assert await asyncio.wait_for(_rest(reader), 5) == b""
+        writer.close()
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+async def test_a_request_in_time_is_not_cut_by_the_deadline_of_its_headers(rig: Any, shared_worker: Any) -> None:
+    async with rig.gateway(shared_worker.endpoint, header_timeout_s=0.3) as gateway:
+        async with gateway.ready_client() as client:
+            await asyncio.sleep(0.6)
+            await client.send("Flush")
+            await client.until("Flushed")
+        await rig.eventually(lambda: _all_free(gateway))
+
+
+async def test_oversize_headers_are_refused(rig: Any) -> None:
+    headers = {"X-Big": "x" * 20_000}
+    async with rig.gateway() as gateway, gateway.http.get(gateway.url + "/healthz", headers=headers) as response:
+        assert response.status == 400

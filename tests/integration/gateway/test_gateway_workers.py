@@ -1,0 +1,129 @@
+"""Gateways and workers in any number: sharing, placement, loss and return."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from typing import Any
+
+
+async def _free_slots(gateway: Any, n_slots: int) -> bool:
+    answer = await gateway.json("/readyz")
+    return bool(sum(facts["free_slots"] for facts in answer["modules"].values()) == n_slots)
+
+
+async def _words(client: Any, rig: Any, pcm: Any) -> bool:
+    await client.speak(pcm)
+    await client.send("Flush")
+    return bool(rig.words_of(await client.until("Flushed")) == rig.expected_words(pcm, flush=True))
+
+
+async def test_two_gateways_share_the_slots_of_one_worker(rig: Any, shared_worker: Any) -> None:
+    endpoint = shared_worker.endpoint
+    async with rig.gateway(endpoint) as one, rig.gateway(endpoint) as other, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(gateway.ready_client()) for gateway in (one, one, one, other)]
+        async with one.client() as refused_here, other.client() as refused_there:
+            assert [(await client.refusal())[2] for client in (refused_here, refused_there)] == [1013, 1013]
+
+        heard = await asyncio.gather(*[_words(client, rig, rig.noise(12, seed)) for seed, client in enumerate(clients)])
+
+        assert heard == [True] * 4
+
+
+async def test_one_gateway_fills_three_workers(rig: Any) -> None:
+    workers = [rig.worker("--fake-slots", "2") for _ in range(2)] + [rig.worker("--fake-slots", "1")]
+    async with rig.gateway(*[worker.endpoint for worker in workers]) as gateway, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(gateway.ready_client()) for _ in range(5)]
+        async with gateway.client() as refused:
+            assert (await refused.refusal())[0] == "no_free_slot"
+
+        heard = await asyncio.gather(*[_words(client, rig, rig.noise(12, seed)) for seed, client in enumerate(clients)])
+
+        assert heard == [True] * 5
+
+        # One of them dies: only its sessions end, and the others go on.
+        workers[2].kill()
+        ends = [asyncio.create_task(client.refusal()) for client in clients]
+        done, running = await asyncio.wait(ends, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result()[::2] for task in done] == [("worker_lost", 1011)]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_a_worker_that_dies_and_returns_is_used_again(rig: Any) -> None:
+    worker = rig.worker()
+    async with rig.gateway(worker.endpoint) as gateway:
+        async with gateway.ready_client() as client:
+            await client.speak(rig.noise(3))
+            await client.until("Step")
+
+            worker.kill()
+
+            assert (await client.refusal())[::2] == ("worker_lost", 1011)
+        assert await gateway.status("/readyz") == 503
+        assert await gateway.status("/healthz") == 200
+
+        worker.start()
+        await rig.eventually(lambda: rig.is_ready(gateway, 1))
+        async with gateway.ready_client() as client:
+            assert await _words(client, rig, rig.noise(12))
+
+
+async def test_a_worker_that_hangs_is_given_up_and_taken_back_when_it_wakes(rig: Any) -> None:
+    worker = rig.worker("--gateway-timeout-s", "1")
+    async with rig.gateway(worker.endpoint) as gateway:
+        async with gateway.ready_client() as client:
+            worker.process.send_signal(signal.SIGSTOP)
+
+            assert (await client.refusal())[::2] == ("worker_lost", 1011)
+            assert await gateway.status("/readyz") == 503
+
+        worker.process.send_signal(signal.SIGCONT)
+        await rig.eventually(lambda: rig.is_ready(gateway, 1))
+        # The slot of the session that was cut off comes back, too.
+        await rig.eventually(lambda: _free_slots(gateway, 8))
+        async with gateway.ready_client() as client:
+            assert await _words(client, rig, rig.noise(12))
+
+
+async def test_a_draining_worker_finishes_what_it_has_and_gets_nothing_new(rig: Any) -> None:
+    worker = rig.worker()
+    async with rig.gateway(worker.endpoint) as gateway:
+        async with gateway.ready_client() as client:
+            worker.process.send_signal(signal.SIGTERM)
+            await rig.eventually(lambda: _is_not_ready(gateway))
+            async with gateway.client() as late:
+                assert (await late.refusal())[0] == "no_free_slot"
+
+            assert await _words(client, rig, rig.noise(12))
+        assert await asyncio.to_thread(worker.process.wait, 10) == 0
+
+
+async def _is_not_ready(gateway: Any) -> bool:
+    return bool(await gateway.status("/readyz") == 503)
+
+
+async def test_without_a_worker_nothing_is_ready_and_clients_are_refused(rig: Any) -> None:
+    async with rig.gateway("tcp://127.0.0.1:1", wait=False) as gateway:
+        assert await gateway.status("/readyz") == 503
+        async with gateway.client() as client:
+            assert await client.refusal() == ("no_free_slot", "no free channels", 1013)
+
+
+async def test_a_model_without_heads_sends_no_steps(rig: Any) -> None:
+    worker = rig.worker("--fake-heads", "0", "--fake-delay", "32")
+    pcm = rig.noise(12)
+    async with rig.gateway(worker.endpoint) as gateway, gateway.ready_client() as client:
+        await client.speak(pcm)
+        await client.send("Flush")
+        messages = await client.until("Flushed")
+
+    assert {message["type"] for message in messages} == {"Word", "EndWord", "Flushed"}
+    assert rig.words_of(messages) == rig.expected_words(pcm, flush=True, n_heads=0, delay_frames=32)
+
+
+async def test_workers_of_another_module_are_not_used(rig: Any, shared_worker: Any) -> None:
+    async with rig.gateway(shared_worker.endpoint, wait=False, module="other") as gateway:
+        async with gateway.client() as client:
+            assert (await client.refusal())[0] == "no_free_slot"
+        assert await gateway.status("/readyz") == 503
