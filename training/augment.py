@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 import opuslib
-import scipy.fft  # type: ignore[import-untyped]
 
 from training.speech import Pcm
 
@@ -61,11 +60,11 @@ def disturbed(pcm: Pcm, rng: np.random.Generator, noises: Sequence[Pcm], how: Au
 
 
 def _filtered(pcm: Pcm, rng: np.random.Generator, how: Augmentation) -> Pcm:
-    n = scipy.fft.next_fast_len(len(pcm) + _ROOM_SAMPLES, real=True)
+    n = _fast_length(len(pcm) + _ROOM_SAMPLES)
     frequency = np.arange(n // 2 + 1, dtype=np.float32) * (RATE_HZ / n)
     response: np.ndarray | None = None
     if rng.random() < how.room:
-        response = scipy.fft.rfft(_room(rng), n)
+        response = np.fft.rfft(_room(rng), n)
     gain = np.ones(len(frequency), dtype=np.float32)
     if rng.random() < how.equaliser:
         points = np.array([0, 150, 400, 900, 1800, 3500, 6000, 12_000], dtype=np.float32)
@@ -76,8 +75,8 @@ def _filtered(pcm: Pcm, rng: np.random.Generator, how: Augmentation) -> Pcm:
         gain *= _below(frequency, rng.uniform(3000, 9000))
     if rng.random() < how.high_pass:
         gain *= 1 - _below(frequency, rng.uniform(60, 250))
-    spectrum = scipy.fft.rfft(pcm, n) * gain
-    filtered: Pcm = scipy.fft.irfft(spectrum if response is None else spectrum * response, n)[: len(pcm)]
+    spectrum = np.fft.rfft(pcm, n) * gain
+    filtered: Pcm = np.fft.irfft(spectrum if response is None else spectrum * response, n)[: len(pcm)]
     return filtered.astype(np.float32)
 
 

@@ -59,6 +59,7 @@ def init_encoder(mimi: MimiEncoder, generator: torch.Generator) -> None:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
         for projection in (mimi.quantizer.first_proj, mimi.quantizer.rest_proj):
             projection.normal_(0, projection.shape[1] ** -0.5, generator=generator)
+        mimi.quantizer.entries.normal_(generator=generator)
 
 
 def _stage(stage: nn.Module, x: Tensor) -> Tensor:

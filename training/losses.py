@@ -83,7 +83,9 @@ def fed_text(text: Tensor, start_token: int, generator: torch.Generator, corrupt
     fed = torch.cat((torch.full_like(known[:, :1], start_token), known[:, :-1]), dim=1)
     chance = torch.rand(fed.shape, generator=generator)
     others = torch.randint(0, start_token, fed.shape, generator=generator)
-    wrong = torch.where(torch.rand(fed.shape, generator=generator) < 0.7, torch.full_like(fed, PAD), others)  # noqa: PLR2004
+    # A word that was not fed would be one that was not said: that teaches to skip words. Only others turn to padding.
+    to_padding = (torch.rand(fed.shape, generator=generator) < 0.7) & (fed <= PAD)  # noqa: PLR2004
+    wrong = torch.where(to_padding, torch.full_like(fed, PAD), others)
     is_wrong = chance < corrupted
     is_wrong[:, 0] = False
     return torch.where(is_wrong, wrong, fed).to(text.device)

@@ -60,6 +60,8 @@ class Net(nn.Module):
         init_encoder(self.mimi, generator)
         init_lm(self.lm, generator)
         self.codebooks = MovingCodebooks(self.mimi.quantizer)
+        self.codebooks.follow(self.mimi.quantizer, per_batch=module.mimi.codebook_size)
+        self.codebooks.write(self.mimi.quantizer)
         width, dim = module.mimi.codebook_dim, module.model.transformer.d_model
         self.bridge = nn.Linear(2 * width, dim)
         self.phone_head = nn.Sequential(

@@ -25,7 +25,7 @@ _FRONT_EVERY: Final = 8
 """In the discrete phase the encoder's first stage learns in one step of so many: it is half of a step's cost."""
 _REPLAY_JOINT: Final = 32
 """While the encoder learns, codes older than so many batches are no longer what it would say."""
-_FIT_LATENTS: Final = 8192
+_FIT_LATENTS_PER_ENTRY: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class Trainer:
     @torch.no_grad()
     def _fit_codebooks(self) -> None:
         rows: list[Tensor] = []
-        while sum(len(latents) for latents in rows) < _FIT_LATENTS:
+        while sum(len(latents) for latents in rows) < _FIT_LATENTS_PER_ENTRY * self.net.module.mimi.codebook_size:
             pcm = self._tensor(self.source.batch(self.settings.batch_size).pcm)
             rows.append(latents_of(self.net.mimi, pcm).flatten(0, 1).float())
         latents = torch.cat(rows)

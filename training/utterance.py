@@ -15,7 +15,10 @@ from training.targets import Targets, targets
 FRAME_SAMPLES: Final = 1920
 RATE_HZ: Final = 24_000
 _NOISE_CLIPS: Final = 60
+"""Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
+_LATENESS: Final = (0.7, 0.2, 0.1)
+"""Shares of the words that are said in time, one step late, two steps late."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,22 +50,32 @@ class UtteranceSource:
         delay: D of the targets.
         seed: of everything drawn.
         how: what happens to the speech.
+        n_noises: clips of 20 s to draw noise from.
     """
 
-    def __init__(self, bank: Bank, *, n_frames: int, delay: int, seed: int, how: Augmentation | None = None) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        *,
+        n_frames: int,
+        delay: int,
+        seed: int,
+        how: Augmentation | None = None,
+        n_noises: int = _NOISE_CLIPS,
+    ) -> None:
         self._bank = bank
         self.n_frames = n_frames
         self._delay = delay
         self._rng = np.random.default_rng(seed)
         self._how = how or Augmentation()
         foreign = [i for i in range(min(len(bank), 4000)) if np.all(bank[i][1][:, 0] == FOREIGN)]
-        clips = pool(self._rng, _NOISE_CLIPS, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
+        clips = pool(self._rng, n_noises, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
         self._noises: Sequence[Pcm] = [clip for _, clip in clips]
 
     def batch(self, size: int) -> Batch:
         """Return ``size`` fresh utterances with their targets."""
         drawn = [self.utterance() for _ in range(size)]
-        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay) for u in drawn]
+        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay, self._lateness) for u in drawn]
         return Batch(
             pcm=np.stack([u.pcm for u in drawn]),
             text=np.stack([t.text for t in wanted]),
@@ -70,6 +83,9 @@ class UtteranceSource:
             pause=np.stack([t.pause for t in wanted]),
             phones=np.stack([t.phones for t in wanted]),
         )
+
+    def _lateness(self) -> int:
+        return int(self._rng.choice(3, p=_LATENESS))
 
     def utterance(self) -> Utterance:
         """Return one: phrases with random gaps, or now and then nothing but noise."""

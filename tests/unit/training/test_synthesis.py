@@ -1,0 +1,101 @@
+"""Needs Debian's libespeak-ng1 and flite; skipped where they are not installed."""
+
+import ctypes
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.bank import Bank, Phrase, PhraseSource, espeak_voice, write_bank
+from training.espeak import Espeak, EspeakVoice, SynthesisError
+from training.flite import Flite, FliteVoice
+from training.speech import Speech
+from training.words import VOCABULARY
+
+WORDS = ["five", "five", "stop", "the", "music", "hello"]
+
+
+def has_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+needs_espeak = pytest.mark.skipif(not has_library("libespeak-ng.so.1"), reason="libespeak-ng1 is not installed")
+needs_flite = pytest.mark.skipif(not has_library("libflite_cmu_us_rms.so.1"), reason="flite is not installed")
+
+
+@pytest.fixture(scope="module")
+def espeak() -> Espeak:
+    return Espeak()
+
+
+def check_times(speech: Speech) -> None:
+    assert [word.text for word in speech.words] == WORDS
+    edges = [edge for word in speech.words for edge in (word.start_s, word.end_s)]
+    assert edges == sorted(edges)
+    assert edges[-1] <= len(speech.pcm) / speech.rate_hz
+
+    def level(start_s: float, end_s: float) -> float:
+        part = speech.pcm[int(start_s * speech.rate_hz) : int(end_s * speech.rate_hz)]
+        return float(np.sqrt(np.mean(part**2))) if len(part) else 0.0
+
+    loud = level(edges[0], edges[-1])
+    assert loud > 0.01
+    assert level(0, edges[0] - 0.01) < 0.1 * loud
+    assert level(edges[-1] + 0.05, len(speech.pcm) / speech.rate_hz) < 0.3 * loud
+
+
+@needs_espeak
+@pytest.mark.parametrize("variant", ["", "klatt2", "f2"])
+def test_espeak_tells_where_each_word_is(espeak: Espeak, variant: str) -> None:
+    check_times(espeak.speak(WORDS, EspeakVoice(language="en-us", variant=variant)))
+
+
+@needs_espeak
+def test_slower_playing_moves_the_words_with_the_sound(espeak: Espeak) -> None:
+    check_times(espeak.speak(WORDS, EspeakVoice(language="en")).stretched(1.15))
+
+
+@needs_espeak
+def test_an_unknown_voice_is_an_error(espeak: Espeak) -> None:
+    with pytest.raises(SynthesisError, match="xx-nowhere"):
+        espeak.speak(["hello"], EspeakVoice(language="xx-nowhere"))
+
+
+@needs_flite
+@pytest.mark.parametrize("stretch", [0.8, 1.3])
+def test_flite_tells_where_each_word_is(stretch: float) -> None:
+    check_times(Flite(["rms"]).speak(WORDS, FliteVoice(speaker="rms", stretch=stretch, pitch_hz=120)))
+
+
+@needs_espeak
+def test_phrases_hold_only_the_words_of_their_side(espeak: Espeak) -> None:
+    rng = random.Random(1)
+    training = PhraseSource(espeak.phonemes, held_out=False)
+    exam = PhraseSource(espeak.phonemes, held_out=True)
+    foreign = (0, 0, 1, 0)
+    heard = {word for _ in range(150) for word in training.draw(rng, foreign).words}
+    asked = {word for _ in range(150) for word in exam.draw(rng, foreign).words}
+    assert not heard & set(VOCABULARY)
+    assert len(heard & asked) <= 8  # near neighbours may meet by chance
+    assert espeak_voice(rng, Phrase(words=("stop",)), held_out=True) != espeak_voice(
+        rng, Phrase(words=("stop",)), held_out=False
+    )
+
+
+@needs_espeak
+def test_a_bank_gives_back_what_was_spoken(espeak: Espeak, tmp_path: Path) -> None:
+    folder = tmp_path
+    said = [espeak.speak(words, EspeakVoice(language="en-us")) for words in (["stop", "bottle"], ["music"])]
+    write_bank(folder, iter(said))
+    bank = Bank(folder)
+    assert len(bank) == 2
+    pcm, words, sounds = bank[0]
+    assert words[:, 0].tolist() == [4 + VOCABULARY.index("stop"), -1]
+    assert len(pcm) == pytest.approx(len(said[0].pcm) * 24_000 / said[0].rate_hz, abs=2)
+    assert np.sqrt(np.mean(pcm**2)) == pytest.approx(0.07, rel=0.05)
+    assert len(sounds) == len(said[0].sounds)

@@ -1,0 +1,81 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr_worker.core.model import StepPlan
+from asr_worker.model.loading import ModelFiles, load_model
+from shared.config import ModuleConfig
+from training.bank import Bank
+from training.decode import transcribe, words_of
+from training.net import Net
+from training.progress import Phase, Schedule
+from training.published import export, module_of
+from training.trainer import Settings, Trainer
+from training.utterance import UtteranceSource
+
+N_FRAMES = 24
+
+
+def trainer(
+    micro: ModuleConfig, bank: Bank, state: Path, steps: int, report: Callable[[str], None], *, log_every: int = 10
+) -> Trainer:
+    torch.set_num_threads(1)
+    source = UtteranceSource(bank, n_frames=N_FRAMES, delay=6, seed=4, n_noises=2)
+    settings = Settings(
+        state=state, schedule=Schedule(seconds=1, steps=steps, peak=3e-3), batch_size=4, seed=4, log_every=log_every
+    )
+    return Trainer(net=Net(micro, seed=4), source=source, settings=settings, report=report)
+
+
+def test_a_stopped_run_goes_on_where_it_was(micro: ModuleConfig, tone_bank: Bank, tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = trainer(micro, tone_bank, tmp_path / "state.pt", 6, lines.append)
+    first.run()
+    second = trainer(micro, tone_bank, tmp_path / "state.pt", 8, lines.append)
+    assert (second.step, second.phase) == (6, Phase.DISCRETE)
+    for name, tensor in first.net.state_dict().items():
+        assert torch.equal(tensor, second.net.state_dict()[name]), name
+    entries = second.net.mimi.quantizer.entries
+    norms = second.net.mimi.quantizer.minus_half_norms
+    torch.testing.assert_close(norms, entries.square().sum(-1) / -2)
+    second.run()
+    assert second.step == 8
+    assert [line for line in lines if line.endswith(("continuous", "discrete", "settled"))] == [
+        "step 0: continuous",
+        "step 3: discrete",
+        "step 7: settled",
+    ]
+
+
+def test_words_are_read_from_tokens_by_the_servers_rule() -> None:
+    words = words_of(np.array([3, 3, 3, 3, 3, 0, 16, 3, 0, 3]), delay=6)
+    assert [(word.text, word.start_s, word.stop_s) for word in words] == [("stop", 0.0, 0.24)]
+
+
+@pytest.mark.slow
+def test_training_from_nothing_lowers_the_loss_and_yields_a_checkpoint_that_the_worker_loads(
+    micro: ModuleConfig, micro_toml: Path, tone_bank: Bank, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    run = trainer(micro, tone_bank, tmp_path / "state.pt", 240, lines.append, log_every=20)
+    run.run()
+    found = [float(match[1]) for line in lines if (match := re.search(r"text (\d+\.\d+)", line))]
+    assert found[-1] < 0.6 * found[0]
+    export(run.net, micro_toml, tmp_path)
+    files = ModelFiles(
+        lm=tmp_path / "lm.safetensors", mimi=tmp_path / "mimi.safetensors", tokenizer=tmp_path / "tokenizer.model"
+    )
+    model = load_model(module_of(tmp_path / "demo.toml"), files, device="cpu", threads=1, seed=1)
+    pcm = run.source.batch(model.facts.n_slots).pcm
+    everyone = np.ones(model.facts.n_slots, bool)
+    said = []
+    for frame in range(N_FRAMES):
+        part = pcm[:, frame * 1920 : (frame + 1) * 1920]
+        model.launch(StepPlan(pcm=part, active=everyone, reset=everyone & (frame == 0)))
+        said.append(model.collect().text.copy())
+    assert all(len(one) == len(pcm) for one in said)
+    assert len(transcribe(run.net.eval(), pcm)) == len(pcm)
