@@ -80,6 +80,12 @@ def _filtered(pcm: Pcm, rng: np.random.Generator, how: Augmentation) -> Pcm:
     return filtered.astype(np.float32)
 
 
+def _fast_length(n: int) -> int:
+    """Return at least ``n``, with no prime factor above 7: of other lengths a Fourier transform is slow."""
+    unit = 1 << max(0, n.bit_length() - 3)
+    return -(-n // unit) * unit
+
+
 def _below(frequency: np.ndarray, corner: float) -> np.ndarray:
     return 1 / (1 + (frequency / corner) ** 8)
 
