@@ -87,3 +87,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi
 	$(BIN)/python -m pip install -q -e '.[all,dev]'
 	touch $@
+
+include training/training.mk

@@ -40,6 +40,9 @@ num_layers = 1
 dim_feedforward = 8192
 context = 750
 max_period = 100000
+gating = "silu"
+norm = "RmsNorm"
+positional_embedding = "Rope"
 [modules.asr.model.extra_heads]
 num_heads = 4
 dim = 6
@@ -107,7 +110,7 @@ def test_one_step_at_the_widths_of_the_1b_model(
 
 
 def header_of(toml: Path) -> str:
-    return toml.read_text().split("[modules")[0]
+    return toml.read_text().split("\n[modules")[0]
 
 
 def write_random_weights(folder: Path) -> None:
