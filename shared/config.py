@@ -10,7 +10,7 @@ from typing import Annotated
 
 from shared.allowed import Choice, Expanded, Range, Shape
 from shared.credit import DEFAULT_WINDOW_FRAMES
-from shared.units import words_delay_frames
+from shared.units import MAX_CODEBOOKS, MAX_HEADS, MAX_SLOTS, words_delay_frames
 
 Count = Annotated[int, Range(1, 1 << 31)]
 Bytes = Annotated[int, Range(1024, 1 << 40)]
@@ -37,7 +37,7 @@ Folder = Annotated[str, Shape(r"[^\x00]+", "the path of a folder"), Expanded()]
 class ExtraHeadsConfig:
     """``[modules.NAME.model.extra_heads]``: the pause predictors."""
 
-    num_heads: Count
+    num_heads: Annotated[int, Range(1, MAX_HEADS)]
     dim: Count
 
 
@@ -86,7 +86,7 @@ class LmConfig:
     audio_vocab_size: Annotated[int, Range(2, 1 << 16)]
     text_in_vocab_size: VocabularySize
     text_out_vocab_size: VocabularySize
-    audio_codebooks: Annotated[int, Range(1, 256)]
+    audio_codebooks: Annotated[int, Range(1, MAX_CODEBOOKS)]
     transformer: TransformerConfig
     extra_heads: ExtraHeadsConfig | None = None
     conditioners: dict[str, ContinuousConditioner | LutConditioner] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class ModuleConfig:
     text_tokenizer_file: FileReference
     audio_tokenizer_file: FileReference
     asr_delay_in_tokens: Annotated[int, Range(0, 10_000)]
-    batch_size: Annotated[int, Range(1, 16_384)]
+    batch_size: Annotated[int, Range(1, MAX_SLOTS)]
     model: LmConfig
     mimi: MimiConfig = field(default_factory=MimiConfig)
     temperature: Annotated[float, Range(0.0, 100.0)] = 0.0
@@ -178,7 +178,7 @@ class WorkerConfig:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     threads: Annotated[int, Range(1, 1024)] = 1
     """Threads of one step on CPU."""
-    window_frames: Annotated[int, Range(1, 65_535)] = DEFAULT_WINDOW_FRAMES
+    window_frames: Annotated[int, Range(1, MAX_SLOTS)] = DEFAULT_WINDOW_FRAMES
     gateway_timeout_s: Seconds = 5.0
     drain_s: Patience = 30.0
     max_sessions: Count | None = None

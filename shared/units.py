@@ -17,6 +17,12 @@ FRAME_RATE: Final = 12.5
 FRAME_BYTES: Final = FRAME_SAMPLES * 4
 """Bytes of one frame of float32 on the link."""
 
+MAX_SLOTS: Final = 4_096
+"""Slots of one worker, and rows of one block on the link: more than any card holds."""
+
+MAX_CODEBOOKS: Final = 64
+MAX_HEADS: Final = 64
+
 SessionId = NewType("SessionId", int)
 """One client stream, for its whole life, on whatever worker: a random integer below 2**63."""
 

@@ -27,12 +27,10 @@ from shared.messages import (
     Unwelcome,
     Welcome,
 )
-from shared.units import FRAME_SAMPLES
+from shared.units import FRAME_SAMPLES, MAX_CODEBOOKS, MAX_HEADS, MAX_SLOTS
 
-MAX_ROWS: Final = 4_096
-"""Rows of one block: more than the sessions of any one worker."""
-MAX_CODEBOOKS: Final = 64
-MAX_HEADS: Final = 64
+MAX_ROWS: Final = MAX_SLOTS
+"""Rows of one block."""
 MAX_TEXT_CHARS: Final = 4_096
 
 _INT64_MAX: Final = 2**63 - 1

@@ -43,7 +43,7 @@ def test_one_bad_file_among_good_ones_decides_the_status(sample_config: Any, tmp
     assert status == 1
     assert out.startswith(f"{good}: fine")
     assert err.splitlines() == [
-        f"error: {bad}: [modules.asr] batch_size = 0: must be an integer from 1 to 16384",
+        f"error: {bad}: [modules.asr] batch_size = 0: must be an integer from 1 to 4096",
         f"error: {bad}: [modules.asr.model.transformer] kv_repeat = 2: only 1 is supported",
     ]
 

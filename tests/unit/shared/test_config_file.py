@@ -105,11 +105,11 @@ def test_a_type_that_nobody_knows_is_refused(sample_config: Any) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("batch_size = 4", 'batch_size = "4"', 'batch_size = "4": must be an integer from 1 to 16384'),
-        ("batch_size = 4", "batch_size = 4.0", "batch_size = 4.0: must be an integer from 1 to 16384"),
-        ("batch_size = 4", "batch_size = true", "batch_size = true: must be an integer from 1 to 16384"),
-        ("batch_size = 4", "batch_size = 0", "batch_size = 0: must be an integer from 1 to 16384"),
-        ("batch_size = 4\n", "", "batch_size is missing: an integer from 1 to 16384"),
+        ("batch_size = 4", 'batch_size = "4"', 'batch_size = "4": must be an integer from 1 to 4096'),
+        ("batch_size = 4", "batch_size = 4.0", "batch_size = 4.0: must be an integer from 1 to 4096"),
+        ("batch_size = 4", "batch_size = true", "batch_size = true: must be an integer from 1 to 4096"),
+        ("batch_size = 4", "batch_size = 0", "batch_size = 0: must be an integer from 1 to 4096"),
+        ("batch_size = 4\n", "", "batch_size is missing: an integer from 1 to 4096"),
         ("temperature = 0", "temperature = -1", "temperature = -1: must be a number from 0 to 100"),
         ("temperature = 0", "temperature = nan", "temperature = nan: must be a number from 0 to 100"),
         ("temperature = 0", "log_frequency_s = 0.0", "log_frequency_s = 0.0: must be a number above 0"),
@@ -189,7 +189,7 @@ def test_all_problems_are_told_at_once(sample_config: Any) -> None:
         'instance_name is missing: a text without "/"',
         '[gateway] prot: unknown key; did you mean "port"?',
         '[worker] device = "tpu": must be "auto", "cpu", "cuda" or "cuda:N"',
-        "[modules.asr] batch_size = 0: must be an integer from 1 to 16384",
+        "[modules.asr] batch_size = 0: must be an integer from 1 to 4096",
         "[modules.asr.model.transformer] kv_repeat = 2: only 1 is supported",
     ]
 
