@@ -16,7 +16,6 @@ _PHONES: Final = 1.0
 _PHONES_FIRST: Final = 0.3
 _COMMIT: Final = 0.25
 _PAUSES: Final = 0.1
-_BRIDGE: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ def losses(heard: Heard, wanted: Wanted) -> Losses:
     first = _phone_loss(heard.phones_first, wanted.phones)
     commit = heard.quantised.commit if heard.quantised else text.new_zeros(())
     total = _TEXT * text + _PHONES * phones + _PHONES_FIRST * first + _PAUSES * pauses
-    total = total + _COMMIT * commit + _BRIDGE * heard.bridge_error
+    total = total + _COMMIT * commit
     best = heard.text.argmax(dim=-1)
     is_piece = wanted.text > PAD
     right = (best == wanted.text)[is_piece].float().mean()

@@ -14,7 +14,7 @@ from torch.nn import functional
 from asr_worker.model.quantizer import SplitQuantizer
 
 _DECAY: Final = 0.99
-_DEAD_USAGE: Final = 0.08
+_DEAD_USAGE: Final = 0.05
 """Below this moving count per batch an entry is given away."""
 
 
@@ -74,11 +74,11 @@ class MovingCodebooks(nn.Module):
                 residual = residual - entries[_nearest(residual, entries)]
 
     @torch.no_grad()
-    def learn(self, quantizer: SplitQuantizer, latents: Tensor, codes: Tensor, audio_emb: Tensor | None) -> int:
+    def learn(self, quantizer: SplitQuantizer, latents: Tensor, codes: Tensor) -> int:
         """Move the averages by one batch and write them into the quantiser; return how many entries were renewed.
 
-        An entry that hardly anything uses is moved onto a random latent of the batch. Its row of ``audio_emb``
-        ``[n, K + 1, d]`` becomes that of the code which stood for this latent until now.
+        An entry that hardly anything uses is moved onto a random latent of the batch; two of a codebook at most, since
+        each changes the codes of its neighbourhood.
         """
         renewed = 0
         residual = functional.linear(latents, quantizer.first_proj)
@@ -91,13 +91,11 @@ class MovingCodebooks(nn.Module):
             sums = torch.zeros_like(self.sums[level]).index_add_(0, code, residual)
             self.usage[level].lerp_(counts, 1 - _DECAY)
             self.sums[level].lerp_(sums, 1 - _DECAY)
-            dead = torch.nonzero(self.usage[level] < _DEAD_USAGE).flatten()[:8]
+            dead = torch.nonzero(self.usage[level] < _DEAD_USAGE).flatten()[:2]
             if len(dead):
                 at = torch.randint(len(residual), (len(dead),), device=residual.device)
                 self.usage[level, dead] = 1.0
                 self.sums[level, dead] = residual[at]
-                if audio_emb is not None:
-                    audio_emb[level, dead] = audio_emb[level, code[at]]
                 renewed += len(dead)
             quantizer.put_codebook(level, self.sums[level], self.usage[level])
             residual = residual - old

@@ -125,6 +125,7 @@ class Trainer:
             self._fit_codebooks()
         if phase is Phase.SETTLED:
             self._replay.clear()
+            self.net.tables_from_bridge()
             self.net.mimi.requires_grad_(requires_grad=False)
         self.report(f"step {self.step}: {phase.value}")
         self.phase = phase
@@ -138,7 +139,6 @@ class Trainer:
         latents = torch.cat(rows)
         self.net.codebooks.fit(self.net.mimi.quantizer, latents, self._generator)
         self.net.codebooks.follow(self.net.mimi.quantizer, self._latents_per_batch)
-        self.net.tables_from_bridge()
 
     @property
     def _latents_per_batch(self) -> int:
@@ -165,7 +165,7 @@ class Trainer:
         self._descend(total)
         codes = heard.quantised.codes
         rows = heard.latents.detach().flatten(0, 1)
-        self.net.codebooks.learn(self.net.mimi.quantizer, rows, codes, self.net.lm.audio_emb.data)
+        self.net.codebooks.learn(self.net.mimi.quantizer, rows, codes)
         self._keep(codes.unflatten(0, batch.phones.shape[:2]), wanted, _REPLAY_JOINT)
         return result
 
@@ -207,7 +207,9 @@ class Trainer:
         )
         fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
         with torch.autocast(self.settings.device, torch.bfloat16):
-            text, pauses = self.net.speak(self.net.audio_vectors(codes), fed)
+            settled = self.phase is Phase.SETTLED
+            audio = self.net.audio_vectors(codes) if settled else self.net.bridged(codes)
+            text, pauses = self.net.speak(audio, fed)
         text_loss, pause_loss = text_losses(text, pauses, wanted)
         total = 2.0 * text_loss + 0.1 * pause_loss
         best, is_piece, zero = text.argmax(dim=-1), wanted.text > PAD, text_loss.detach() * 0

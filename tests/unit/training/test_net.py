@@ -74,7 +74,7 @@ def test_an_entry_that_nothing_uses_moves_to_where_something_is(net: Net) -> Non
         net.codebooks.write(net.mimi.quantizer)
     codes = quantise(net.mimi.quantizer, rows).codes
     assert not (codes[:, 0] == 7).any()
-    assert net.codebooks.learn(net.mimi.quantizer, rows, codes, net.lm.audio_emb.data) >= 1
+    assert net.codebooks.learn(net.mimi.quantizer, rows, codes) >= 1
     assert net.mimi.quantizer.entries[0, 7].abs().max() < 100
 
 
