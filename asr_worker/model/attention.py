@@ -1,27 +1,25 @@
-"""Causal attention with rotary positions, over a whole sequence or over a ring of the last C positions.
+"""Causal attention with rotary positions.
 
-The layers are the same in both cases; what differs is the *memory* that a layer asks for keys and values:
+The layers are the same offline and in a stream; what differs is the *memory* that a layer attends to:
 
     Sequence   an offline forward: keys and values are those of the input itself, under a band mask
-    RingStep   one step of B slots: the new ones go into each slot's ring cell, the whole ring comes back
-
-A slot's ring has C cells; position q lies in cell q mod C. After a step whose last position is ``last``, cell c holds
-position ``last - (last - c) mod C``; below zero it is empty. A query sees the cells that hold 0 <= position <= its
-own. With two positions a step (Mimi) and a full ring the first query therefore sees C - 1 positions: its oldest was
-just overwritten. That is what the published models were run with.
-
-Rows outside the active ones are computed too, as if they stepped, and write their cell: harmless, since it is
-written again before it can be seen, and no row is ever without a visible cell, so no NaN arises.
+    RingStep   one step of some slots: each slot's ring of the last C positions (``ring.py``)
 
 Source: model.md sections 4 and 5.
 """
 
 import math
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from asr_worker.model.products import linear, pack_weights
+
+MIN_PRODUCT_NUMBERS: Final = 1 << 19
+MAX_PRODUCT_QUERIES: Final = 4
+"""For few queries and many keys two plain products are a fifth faster on CPU than torch's fused attention."""
 
 
 class Memory(Protocol):
@@ -29,21 +27,24 @@ class Memory(Protocol):
 
     rotation: Tensor
     """``[B or 1, T, hd / 2]`` complex64: the rotary rotation of each new position."""
-    mask: Tensor
-    """``[B or 1, 1, T, S]`` in the model's dtype: 0 where a query sees a position, -inf elsewhere."""
 
-    def recall(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the new keys and values ``[B, T, H, hd]``; return all that may be seen, ``[B, S, H, hd]``."""
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Take in new keys and values, all ``[B, T, H, hd]``; return what the queries see, ``[B, H, T, hd]``."""
         ...
 
 
-def rotation_of(positions: Tensor, *, head_dim: int, max_period: float) -> Tensor:
-    """Return ``exp(i * position * theta)`` as complex64, with a last axis of ``head_dim / 2``.
+def frequencies_of(*, head_dim: int, max_period: float, device: torch.device) -> Tensor:
+    """Return by which angle, float64, each pair of a head turns from one position to the next: ``[head_dim / 2]``."""
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim
+    return torch.exp(-math.log(max_period) * exponents)
+
+
+def rotation_of(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """Return ``exp(i * position * frequency)`` as complex64, with a last axis as long as ``frequencies``.
 
     Angles are computed in float64: in float32 they would be wrong by 0.06 rad after a day of audio.
     """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
-    angles = positions[..., None] * torch.exp(-math.log(max_period) * exponents)
+    angles = positions[..., None] * frequencies
     return torch.complex(angles.cos().float(), angles.sin().float())
 
 
@@ -56,6 +57,15 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a bool mask into one that is added to the scores."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attend from ``[B, H, T, hd]`` to ``[B, H, S, hd]`` under an additive ``mask`` ``[B or 1, 1, T, S]``."""
+    is_small = keys.numel() < MIN_PRODUCT_NUMBERS or queries.shape[2] > MAX_PRODUCT_QUERIES
+    if is_small or keys.device.type != "cpu" or keys.dtype != torch.float32:
+        return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    scores = torch.matmul(queries * queries.shape[-1] ** -0.5, keys.transpose(-1, -2)).add_(mask)
+    return torch.matmul(torch.softmax(scores, dim=-1), values)
 
 
 class Sequence:
@@ -76,77 +86,15 @@ class Sequence:
         at = torch.arange(n_positions, device=like.device)
         last_of_step = at - at % per_step + per_step - 1
         visible = (at[None, :] <= at[:, None]) & (at[None, :] > last_of_step[:, None] - context)
-        self.rotation = rotation_of(at[None], head_dim=head_dim, max_period=max_period)
-        self.mask = additive(visible[None, None], like.dtype)
-
-    def recall(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input's own keys and values."""
-        del layer
-        return keys, values
-
-
-class Ring:
-    """Keys and values of the last C positions, for every layer and slot, and each slot's position."""
-
-    def __init__(
-        self,
-        *,
-        n_layers: int,
-        n_rows: int,
-        context: int,
-        n_heads: int,
-        head_dim: int,
-        max_period: float,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        shape = (n_layers, n_rows, context, n_heads, head_dim)
-        # Zeros, not whatever memory holds: the mask is added to the scores and would not hide a NaN.
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.position = torch.zeros(n_rows, device=device, dtype=torch.int64)
-        self.max_period = max_period
-        self._cells = torch.arange(context, device=device)
-        self._row_starts = torch.arange(n_rows, device=device)[:, None] * context
-
-    def begin(self, n_new: int) -> "RingStep":
-        """Prepare a step that brings ``n_new`` positions to every slot; positions do not move yet."""
-        context = self._cells.shape[0]
-        new = self.position[:, None] + torch.arange(n_new, device=self.position.device)
-        last = new[:, -1:]
-        held = last - torch.remainder(last - self._cells, context)
-        visible = (held >= 0)[:, None] & (held[:, None] <= new[:, :, None])
-        return RingStep(
-            ring=self,
-            targets=(self._row_starts + torch.remainder(new, context)).flatten(),
-            rotation=rotation_of(new, head_dim=self.keys.shape[-1], max_period=self.max_period),
-            mask=additive(visible[:, None], self.keys.dtype),
+        self.rotation = rotation_of(
+            at[None], frequencies_of(head_dim=head_dim, max_period=max_period, device=like.device)
         )
+        self._mask = additive(visible[None, None], like.dtype)
 
-    def advance(self, active: Tensor, n_new: int) -> None:
-        """End a step: slots in ``active`` ``[B]`` move on by ``n_new`` positions."""
-        self.position.add_(active, alpha=n_new)
-
-    def reset(self, rows: Tensor) -> None:
-        """Empty the slots in the mask ``[B]``: what their rings hold is hidden by the position."""
-        self.position.masked_fill_(rows, 0)
-
-
-class RingStep:
-    """The memory of one streaming step."""
-
-    def __init__(self, *, ring: Ring, targets: Tensor, rotation: Tensor, mask: Tensor) -> None:
-        self.rotation = rotation
-        self.mask = mask
-        self._ring = ring
-        self._targets = targets
-
-    def recall(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values into their cells and return the whole ring of the layer."""
-        all_keys, all_values = self._ring.keys[layer], self._ring.values[layer]
-        all_keys.flatten(0, 1).index_copy_(0, self._targets, keys.flatten(0, 1))
-        all_values.flatten(0, 1).index_copy_(0, self._targets, values.flatten(0, 1))
-        return all_keys, all_values
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attend to the input's own keys and values."""
+        del layer
+        return attend(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), self._mask)
 
 
 class Attention(nn.Module):
@@ -160,13 +108,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
         """Map ``[B, T, d]`` to ``[B, T, d]``."""
-        projected = functional.linear(x, self.in_proj_weight).view(*x.shape[:2], 3, self._n_heads, -1)
+        projected = linear(x, self.in_proj_weight).view(*x.shape[:2], 3, self._n_heads, -1)
         if projected.dtype == torch.float16:
             # Models trained in bfloat16 can overflow float16: no row may leave inf or NaN in a ring.
             projected = projected.nan_to_num(0.0, 0.0, 0.0)
         queries, keys = rotate(projected[:, :, :2], memory.rotation[:, :, None, None]).unbind(2)
-        keys, values = memory.recall(layer, keys, projected[:, :, 2])
-        seen = functional.scaled_dot_product_attention(
-            queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=memory.mask
-        )
-        return functional.linear(seen.transpose(1, 2).flatten(2), self.out_proj_weight)
+        seen = memory.attend(layer, queries, keys, projected[:, :, 2])
+        return linear(seen.transpose(1, 2).flatten(2), self.out_proj_weight)
+
+    def pack(self) -> None:
+        """Pack the weights; from here on only ``forward`` without gradients works."""
+        pack_weights(self, "in_proj_weight", "out_proj_weight")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from asr_worker.model.lm import LanguageModel
 from asr_worker.model.mimi import MimiEncoder
+from asr_worker.model.rows import Rows, all_rows, rows_of
 from asr_worker.model.sampling import Sampler
 from shared.units import FRAME_SAMPLES
 
@@ -43,6 +44,7 @@ class DeviceStep:
         self._lm, self._mimi, self._sampler = lm, mimi, sampler
         self._start_text = config.text_in_vocab_size - 1
         self._audio_pad = config.audio_vocab_size - 1
+        self._everyone = all_rows(n_slots)
         self._ring = lm.new_ring(n_slots)
         self._mimi_state = mimi.new_state(n_slots)
         self._last_text = torch.zeros(n_slots, dtype=torch.int64, device=device)
@@ -56,26 +58,41 @@ class DeviceStep:
         return self._sampler.generator
 
     def run(self) -> None:
-        """Read the plan, step, write the result. No host round trip, no branch on data."""
+        """Read the plan, step, write the result. On CUDA there is no host round trip and no branch on data."""
         words = self.plan.view(torch.int32)[:, FRAME_SAMPLES:].long()
+        active, reset = words[:, ACTIVE] != 0, words[:, RESET] != 0
+        if active.is_cuda:
+            self.reset(reset)
+            self._step(self._everyone, words)
+            return
+        # Here the host may look, and the cost follows the slots that take part.
+        if reset.any():
+            self.reset(reset)
+        if active.any():
+            rows = rows_of(active)
+            self._step(rows, rows.take(words))
+
+    def _step(self, rows: Rows, words: Tensor) -> None:
+        """Step the slots in ``rows``, n in number, whose words of the plan are ``[n, 4 + n_codebooks]``."""
         active, given = words[:, ACTIVE] != 0, words[:, N_FLAG_WORDS:]
-        self.reset(words[:, RESET] != 0)
-        pcm = self.plan[:, :FRAME_SAMPLES].nan_to_num(0.0, 0.0, 0.0).clamp(-MAX_SAMPLE, MAX_SAMPLE)
-        encoded = self._mimi.step(pcm, self._mimi_state, words[:, ENCODE] != 0)
+        pcm = rows.take(self.plan)[:, :FRAME_SAMPLES].nan_to_num(0.0, 0.0, 0.0).clamp(-MAX_SAMPLE, MAX_SAMPLE)
+        encoded = self._mimi.step(pcm, self._mimi_state, words[:, ENCODE] != 0, rows)
         codes = torch.where(given[:, :1] >= 0, given, encoded)
-        fresh = self._ring.position == 0
+        fresh = rows.take(self._ring.position) == 0
+        last_text, waiting = rows.take(self._last_text), rows.take(self._waiting)
         scores, pauses = self._lm.step(
-            self._last_text.masked_fill(fresh, self._start_text),
-            self._waiting.masked_fill(fresh[:, None], self._audio_pad),
+            last_text.masked_fill(fresh, self._start_text),
+            waiting.masked_fill(fresh[:, None], self._audio_pad),
             self._ring,
             active,
+            rows,
         )
         text = torch.where(words[:, TEXT] >= 0, words[:, TEXT], self._sampler.sample(scores))
-        self._last_text.copy_(torch.where(active, text, self._last_text))
-        self._waiting.copy_(torch.where(active[:, None], codes, self._waiting))
+        rows.put(self._last_text, torch.where(active, text, last_text))
+        rows.put(self._waiting, torch.where(active[:, None], codes, waiting))
         n_words = 1 + codes.shape[1]
-        self.result.view(torch.int32)[:, :n_words].copy_(torch.cat((text[:, None], codes), dim=1))
-        self.result[:, n_words:].copy_(pauses)
+        rows.put(self.result.view(torch.int32)[:, :n_words], torch.cat((text[:, None], codes), dim=1).int())
+        rows.put(self.result[:, n_words:], pauses)
 
     def reset(self, rows: Tensor) -> None:
         """Make the slots in the mask ``[B]`` fresh."""

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr_worker.model.attention import Memory, Ring, Sequence
+from asr_worker.model.attention import Memory, Sequence
+from asr_worker.model.products import linear, pack_weights
+from asr_worker.model.ring import Ring
+from asr_worker.model.rows import Rows
 from asr_worker.model.transformer import LmLayer, RmsNorm, Transformer
 from shared.config import LmConfig
 
@@ -60,20 +63,28 @@ class LanguageModel(nn.Module):
             dtype=self.text_emb.dtype,
         )
 
-    def step(self, text: Tensor, audio: Tensor, ring: Ring, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Run one position of every slot and move on those in ``active``.
+    def pack(self) -> None:
+        """Pack the weights for CPU; from here on it only steps."""
+        self.transformer.pack()
+        pack_weights(self, "text_linear")
+
+    def step(
+        self, text: Tensor, audio: Tensor, ring: Ring, active: Tensor, rows: Rows | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run one position of the slots in ``rows``, n in number, and move on those in ``active``.
 
         Args:
-            text: ``[B]`` int64, below ``text_in_vocab_size``.
-            audio: ``[B, n_codebooks]`` int64, below ``audio_vocab_size``.
-            ring: of B slots, changed in place.
-            active: ``[B]`` bool; what comes out of other rows means nothing.
+            text: ``[n]`` int64, below ``text_in_vocab_size``.
+            audio: ``[n, n_codebooks]`` int64, below ``audio_vocab_size``.
+            ring: of all slots, changed in place.
+            active: ``[n]`` bool; what comes out of other rows means nothing.
+            rows: the slots that take part; None: all.
 
         Returns:
-            Scores ``[B, text_out_vocab_size]`` in the model's dtype; pauses ``[B, n_heads]`` float32.
+            Scores ``[n, text_out_vocab_size]`` in the model's dtype; pauses ``[n, n_heads]`` float32.
         """
-        scores, heads = self._run(text[:, None], audio[:, None], ring.begin(1))
-        ring.advance(active, 1)
+        scores, heads = self._run(text[:, None], audio[:, None], ring.begin(1, rows))
+        ring.advance(active, 1, rows)
         return scores[:, 0], functional.softmax(heads[:, 0].float(), dim=-1)[..., 0]
 
     def forward(self, text: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,8 +110,8 @@ class LanguageModel(nn.Module):
 
     def _run(self, text: Tensor, audio: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         normed = self.out_norm(self.transformer(self._embed(text, audio), memory))
-        heads = functional.linear(normed, self.extra_heads.flatten(0, 1)).view(*text.shape, *self.extra_heads.shape[:2])
-        return functional.linear(normed, self.text_linear), heads
+        heads = linear(normed, self.extra_heads.flatten(0, 1)).view(*text.shape, *self.extra_heads.shape[:2])
+        return linear(normed, self.text_linear), heads
 
     def _embed(self, text: Tensor, audio: Tensor) -> Tensor:
         """Sum the embeddings of one position, text first, rounding after each as moshi-server does."""

@@ -117,6 +117,8 @@ def _place(
         lm, mimi = _build(module, hidden_width(module.model.transformer, lm_header), dtype, place)
         fill(lm_header, _lm_needs(module, lm))
         fill(mimi_header, mimi_needs(mimi))
+        lm.pack()
+        mimi.pack(module.batch_size)
         sampler = Sampler(temperature=module.temperature, seed=seed, device=place)
         return DeviceStep(lm=lm, mimi=mimi, sampler=sampler, n_slots=module.batch_size)
     except RuntimeError as error:

@@ -15,11 +15,14 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from asr_worker.model.attention import Ring, Sequence
+from asr_worker.model.attention import Sequence
 from asr_worker.model.quantizer import SplitQuantizer
+from asr_worker.model.ring import Ring
+from asr_worker.model.rows import Rows
 from asr_worker.model.seanet import Carry, CausalConv, Past, SeanetEncoder, Silence
 from asr_worker.model.transformer import MimiLayer, Transformer
 from shared.config import MimiConfig
+from shared.units import FRAME_SAMPLES
 
 DOWNSAMPLE_STRIDE: Final = 2
 LATENTS_PER_FRAME: Final = 2
@@ -73,22 +76,31 @@ class MimiEncoder(nn.Module):
         )
         return MimiState(carry=Carry(n_rows=n_rows, n_floats=self._n_carry_floats, device=device), ring=ring)
 
-    def step(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
-        """Encode one frame for every slot and move on those in ``active``.
+    def pack(self, n_rows: int) -> None:
+        """Pack the weights for CPU, for steps of up to ``n_rows`` slots; from here on it only steps."""
+        n_latents = self.encoder.pack(n_rows, FRAME_SAMPLES)
+        self.transformer.pack()
+        self.downsample.pack(n_rows, n_latents)
+        self.quantizer.pack()
+
+    def step(self, pcm: Tensor, state: MimiState, active: Tensor, rows: Rows | None = None) -> Tensor:
+        """Encode one frame for the slots in ``rows``, n in number, and move on those in ``active``.
 
         Args:
-            pcm: ``[B, 1920]`` float32, finite.
-            state: of B slots, changed in place.
-            active: ``[B]`` bool; the codes of other rows mean nothing.
+            pcm: ``[n, 1920]`` float32, finite.
+            state: of all slots, changed in place.
+            active: ``[n]`` bool; the codes of other rows mean nothing.
+            rows: the slots that take part; None: all.
 
         Returns:
-            ``[B, n_codebooks]`` int64.
+            ``[n, n_codebooks]`` int64.
         """
-        latents = self.encoder(pcm[:, :, None], state.carry)
-        latents = self.transformer(latents, state.ring.begin(LATENTS_PER_FRAME))
-        codes = self._codes(latents, state.carry)[:, 0]
-        state.carry.commit(active)
-        state.ring.advance(active, LATENTS_PER_FRAME)
+        carry = state.carry.begin(rows)
+        latents = self.encoder(pcm[:, :, None], carry)
+        latents = self.transformer(latents, state.ring.begin(LATENTS_PER_FRAME, rows))
+        codes = self._codes(latents, carry)[:, 0]
+        carry.commit(active)
+        state.ring.advance(active, LATENTS_PER_FRAME, rows)
         return codes
 
     def forward(self, pcm: Tensor) -> Tensor:

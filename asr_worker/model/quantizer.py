@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr_worker.model.products import MIN_PACKED_NUMBERS, can_pack, linear, pack_weights, packed
 from shared.config import MimiConfig
 
 MIN_USAGE = 1e-5
@@ -30,12 +31,13 @@ class SplitQuantizer(nn.Module):
         self.entries = nn.Parameter(torch.empty(*shape, config.codebook_dim))
         self.register_buffer("minus_half_norms", torch.empty(shape), persistent=False)
         self.minus_half_norms: Tensor
+        self._packed: list[Tensor] = []
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map ``[N, dimension]`` to codes ``[N, n_codebooks]``, int64."""
-        residual = functional.linear(latents, self.first_proj)
+        residual = linear(latents, self.first_proj)
         codes = [self._nearest(0, residual)]
-        residual = functional.linear(latents, self.rest_proj)
+        residual = linear(latents, self.rest_proj)
         for level in range(1, len(self.entries)):
             code = self._nearest(level, residual)
             codes.append(code)
@@ -44,8 +46,16 @@ class SplitQuantizer(nn.Module):
 
     def _nearest(self, level: int, x: Tensor) -> Tensor:
         """Return for each row of ``x`` ``[N, D]`` the entry with the least distance: the largest x.e - |e|^2 / 2."""
-        scores = functional.linear(x, self.entries[level], self.minus_half_norms[level])
+        entries = self._packed[level] if self._packed else self.entries[level]
+        scores = linear(x, entries, self.minus_half_norms[level])
         return scores.argmax(dim=-1)
+
+    def pack(self) -> None:
+        """Pack what is multiplied; from here on only ``forward`` without gradients works."""
+        pack_weights(self, "first_proj", "rest_proj")
+        # The entries themselves stay as well: they are what is subtracted.
+        if can_pack(self.entries) and self.entries[0].numel() >= MIN_PACKED_NUMBERS:
+            self._packed = [packed(entries) for entries in self.entries]
 
     @torch.no_grad()
     def put_codebook(self, level: int, embedding_sum: Tensor, cluster_usage: Tensor) -> None:

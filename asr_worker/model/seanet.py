@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr_worker.model.products import can_pack, conv, conv_pays, linear, pack_weights, packed_conv, write_elu
+from asr_worker.model.rows import Rows, all_rows
 from shared.config import MimiConfig
 
 MANY_WINDOWS: Final = 256
@@ -30,7 +32,7 @@ class Past(Protocol):
     """Where a convolution finds the columns before its input."""
 
     def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
-        """Return ``x`` ``[B, T, C]`` with ``conv.n_carried`` columns of the past before it."""
+        """Return ``x`` ``[B, T, C]``, activated if ``conv`` wants that, with ``conv.n_carried`` columns before it."""
         ...
 
 
@@ -39,48 +41,71 @@ class Silence:
 
     def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
         """Pad with zeros on the left."""
-        return functional.pad(x, (0, 0, conv.n_carried, 0))
+        return functional.pad(functional.elu(x) if conv.is_activated else x, (0, 0, conv.n_carried, 0))
 
 
 class Carry:
-    """The past of every convolution for a batch of slots; changes only where a slot is active."""
+    """The past of every convolution for a batch of slots."""
 
     def __init__(self, *, n_rows: int, n_floats: int, device: torch.device) -> None:
-        self._kept = torch.zeros(n_rows, n_floats, device=device)
-        self._fresh = torch.zeros(n_rows, n_floats, device=device)
+        self.kept = torch.zeros(n_rows, n_floats, device=device)
+        self._everyone = all_rows(n_rows)
 
-    def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
-        """Put the carried columns before ``x`` and note what the next step will need."""
-        n_rows = x.shape[0]
-        span = slice(conv.carry_offset, conv.carry_offset + conv.n_carried * conv.n_in)
-        joined = torch.cat((self._kept[:, span].view(n_rows, conv.n_carried, conv.n_in), x), dim=1)
-        self._fresh[:, span].view(n_rows, conv.n_carried, conv.n_in).copy_(joined[:, -conv.n_carried :])
-        return joined
-
-    def commit(self, active: Tensor) -> None:
-        """End a step: rows in ``active`` ``[B]`` keep what was noted, the others what they had."""
-        self._kept.copy_(torch.where(active[:, None], self._fresh, self._kept))
+    def begin(self, rows: Rows | None = None) -> "CarryStep":
+        """Prepare a step of the slots in ``rows``."""
+        return CarryStep(self, rows or self._everyone)
 
     def reset(self, rows: Tensor) -> None:
         """Make the rows in the mask ``[B]`` silent. A fill, not a product: it also removes NaN."""
-        self._kept.masked_fill_(rows[:, None], 0.0)
+        self.kept.masked_fill_(rows[:, None], 0.0)
+
+
+class CarryStep:
+    """The past of every convolution for one step; it changes on ``commit``, and only where a slot is active."""
+
+    def __init__(self, carry: Carry, rows: Rows) -> None:
+        self._carry = carry
+        self._rows = rows
+        self._kept = rows.take(carry.kept)
+        self._fresh = torch.empty_like(self._kept)
+
+    def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
+        """Put the carried columns before ``x`` and note what the next step will need."""
+        n_rows, n_columns, n_channels = x.shape
+        span = slice(conv.carry_offset, conv.carry_offset + conv.n_carried * n_channels)
+        joined = x.new_empty(n_rows, conv.n_carried + n_columns, n_channels)
+        joined[:, : conv.n_carried].copy_(self._kept[:, span].view(n_rows, conv.n_carried, n_channels))
+        if conv.is_activated:
+            write_elu(x, joined[:, conv.n_carried :])
+        else:
+            joined[:, conv.n_carried :].copy_(x)
+        self._fresh[:, span].view(n_rows, conv.n_carried, n_channels).copy_(joined[:, -conv.n_carried :])
+        return joined
+
+    def commit(self, active: Tensor) -> None:
+        """End the step: rows in ``active`` ``[n]`` keep what was noted, the others what they had."""
+        self._rows.put(self._carry.kept, torch.where(active[:, None], self._fresh, self._kept))
 
 
 class CausalConv(nn.Module):
-    """A convolution over time that sees ``kernel - stride`` columns of the past.
+    """A convolution over time that sees ``kernel - stride`` columns of the past; ELU comes first if ``is_activated``.
 
     Inputs must be a multiple of ``stride`` long. The weight is stored as ``[out, kernel * in]``, time before
     channel; ``put_weight`` takes the published ``[out, in, kernel]``.
     """
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, *, stride: int = 1, bias: bool = True) -> None:
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, *, stride: int = 1, bias: bool = True, is_activated: bool = False
+    ) -> None:
         super().__init__()
         self.n_in = n_in
         self.n_carried = kernel - stride
+        self.is_activated = is_activated
         self.carry_offset = 0
         self.published_shape = (n_out, n_in, kernel)
         self._kernel = kernel
         self._stride = stride
+        self._is_packed_conv = False
         self.weight = nn.Parameter(torch.empty(n_out, kernel * n_in))
         self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
 
@@ -88,12 +113,33 @@ class CausalConv(nn.Module):
         """Map ``[B, T, in]`` to ``[B, T / stride, out]``."""
         if self.n_carried:
             x = past.extend(self, x)
+        elif self.is_activated:
+            x = functional.elu(x)
+        if self._is_packed_conv:
+            return conv(x, self.weight, self.bias, stride=self._stride)
         if self._kernel > 1:
             x = x.unfold(1, self._kernel, self._stride).transpose(2, 3).flatten(2)
         n_rows, n_windows, n_inputs = x.shape
-        if n_windows < MANY_WINDOWS:
+        if n_windows < MANY_WINDOWS or self.weight.is_mkldnn:
             x = x.reshape(n_rows * n_windows, n_inputs)
-        return functional.linear(x, self.weight, self.bias).view(n_rows, n_windows, -1)
+        return linear(x, self.weight, self.bias).view(n_rows, n_windows, -1)
+
+    def pack(self, n_rows: int, n_columns: int) -> int:
+        """Pack the weight for steps that bring ``[n_rows, n_columns, in]``; return how many columns come out.
+
+        From here on only ``forward`` without gradients works.
+        """
+        n_windows = n_columns // self._stride
+        if can_pack(self.weight) and conv_pays(n_rows=n_rows, n_windows=n_windows, kernel=self._kernel, n_in=self.n_in):
+            weight = self.weight.view(-1, self._kernel, self.n_in)
+            del self.weight
+            self.weight = packed_conv(  # type: ignore[assignment]
+                weight, stride=self._stride, n_rows=n_rows, n_columns=self.n_carried + n_columns
+            )
+            self._is_packed_conv = True
+        else:
+            pack_weights(self, "weight")
+        return n_windows
 
     @torch.no_grad()
     def put_weight(self, weight: Tensor) -> None:
@@ -112,15 +158,14 @@ class Stage(nn.Module):
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
-        self.squeeze = CausalConv(width, width // 2, 3)
-        self.expand = CausalConv(width // 2, width, 1)
-        self.down = CausalConv(width, 2 * width, 2 * ratio, stride=ratio)
+        self.squeeze = CausalConv(width, width // 2, 3, is_activated=True)
+        self.expand = CausalConv(width // 2, width, 1, is_activated=True)
+        self.down = CausalConv(width, 2 * width, 2 * ratio, stride=ratio, is_activated=True)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         """Map ``[B, T, width]`` to ``[B, T / ratio, 2 * width]``."""
-        inner = self.squeeze(functional.elu(x), past)
-        x = x + self.expand(functional.elu(inner), past)
-        return self.down(functional.elu(x), past)  # type: ignore[no-any-return]
+        x = x + self.expand(self.squeeze(x, past), past)
+        return self.down(x, past)  # type: ignore[no-any-return]
 
 
 class SeanetEncoder(nn.Module):
@@ -131,14 +176,20 @@ class SeanetEncoder(nn.Module):
         widths = [config.n_filters << i for i in range(len(config.ratios))]
         self.first = CausalConv(1, config.n_filters, 7)
         self.stages = nn.ModuleList(Stage(width, ratio) for width, ratio in zip(widths, config.ratios, strict=True))
-        self.last = CausalConv(2 * widths[-1], config.dimension, 3)
+        self.last = CausalConv(2 * widths[-1], config.dimension, 3, is_activated=True)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         """Encode samples after the given past."""
         x = self.first(x, past)
         for stage in self.stages:
             x = stage(x, past)
-        return self.last(functional.elu(x), past)  # type: ignore[no-any-return]
+        return self.last(x, past)  # type: ignore[no-any-return]
+
+    def pack(self, n_rows: int, n_columns: int) -> int:
+        """Pack the weights for steps that bring ``[n_rows, n_columns, 1]``; return how many latents come out."""
+        for _, layer in self.published_convs():
+            n_columns = layer.pack(n_rows, n_columns)
+        return n_columns
 
     def published_convs(self) -> Iterator[tuple[str, CausalConv]]:
         """Yield every convolution with its published name; the gaps in the numbers are the activations."""

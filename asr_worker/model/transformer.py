@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr_worker.model.attention import Attention, Memory
+from asr_worker.model.products import linear, pack_weights
 
 RMS_EPSILON = 1e-8
 """Inside the square root. ``rms_norm_f32`` of the published configurations; plain ``rms_norm`` would mean 1e-5."""
@@ -27,6 +28,8 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
+        if x.dtype == torch.float32:
+            return functional.rms_norm(x, self.alpha.shape[2:], self.alpha[0, 0], RMS_EPSILON)
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPSILON)
         return (wide * (self.alpha.float() * scale)).to(x.dtype)
@@ -46,8 +49,13 @@ class LmLayer(nn.Module):
     def forward(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
         """Map ``[B, T, d]`` to ``[B, T, d]``."""
         x = x + self.self_attn(self.norm1(x), memory, layer)
-        gate, up = functional.linear(self.norm2(x), self.linear_in).chunk(2, dim=-1)
-        return x + functional.linear(functional.silu(gate) * up, self.linear_out)
+        gate, up = linear(self.norm2(x), self.linear_in).chunk(2, dim=-1)
+        return x + linear(functional.silu(gate) * up, self.linear_out)
+
+    def pack(self) -> None:
+        """Pack the weights; from here on only ``forward`` without gradients works."""
+        self.self_attn.pack()
+        pack_weights(self, "linear_in", "linear_out")
 
 
 class MimiLayer(nn.Module):
@@ -66,8 +74,13 @@ class MimiLayer(nn.Module):
     def forward(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
         """Map ``[B, T, d]`` to ``[B, T, d]``."""
         x = x + self.layer_scale_1 * self.self_attn(self.norm1(x), memory, layer)
-        inner = functional.gelu(functional.linear(self.norm2(x), self.linear1))
-        return x + self.layer_scale_2 * functional.linear(inner, self.linear2)
+        inner = functional.gelu(linear(self.norm2(x), self.linear1))
+        return x + self.layer_scale_2 * linear(inner, self.linear2)
+
+    def pack(self) -> None:
+        """Pack the weights; from here on only ``forward`` without gradients works."""
+        self.self_attn.pack()
+        pack_weights(self, "linear1", "linear2")
 
 
 class Transformer(nn.Module):
@@ -82,6 +95,12 @@ class Transformer(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x, memory, i)
         return x
+
+    def pack(self) -> None:
+        """Pack the weights; from here on only ``forward`` without gradients works."""
+        for layer in self.layers:
+            assert isinstance(layer, LmLayer | MimiLayer)
+            layer.pack()
 
 
 def published_name(parameter: str) -> str:

@@ -3,10 +3,12 @@ import math
 import pytest
 import torch
 
-from asr_worker.model.attention import Attention, Ring, Sequence, rotate, rotation_of
+from asr_worker.model.attention import Attention, Sequence, frequencies_of, rotate, rotation_of
+from asr_worker.model.ring import Ring
 
 DIM, N_HEADS, CONTEXT, PERIOD = 16, 2, 7, 10_000.0
 HEAD_DIM = DIM // N_HEADS
+EIGHT = frequencies_of(head_dim=8, max_period=PERIOD, device=torch.device("cpu"))
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -121,14 +123,14 @@ def test_a_reset_row_starts_again_and_leaves_the_others_alone() -> None:
 
 def test_rotations_stay_exact_after_weeks_of_audio() -> None:
     """The angle between neighbours is the same at position 10 and at position 10 million."""
-    near = rotation_of(torch.tensor([10, 11]), head_dim=8, max_period=PERIOD)
-    far = rotation_of(torch.tensor([10_000_000, 10_000_001]), head_dim=8, max_period=PERIOD)
+    near = rotation_of(torch.tensor([10, 11]), EIGHT)
+    far = rotation_of(torch.tensor([10_000_000, 10_000_001]), EIGHT)
     torch.testing.assert_close(far[1] * far[0].conj(), near[1] * near[0].conj(), rtol=0, atol=1e-6)
 
 
 def test_rotation_keeps_length_and_dtype() -> None:
     x = torch.randn(2, 3, 1, 8, dtype=torch.bfloat16)
-    turned = rotate(x, rotation_of(torch.arange(3)[None], head_dim=8, max_period=PERIOD)[:, :, None])
+    turned = rotate(x, rotation_of(torch.arange(3)[None], EIGHT)[:, :, None])
     assert turned.dtype == torch.bfloat16
     torch.testing.assert_close(turned.float().norm(dim=-1), x.float().norm(dim=-1), rtol=0.01, atol=0.01)
     torch.testing.assert_close(turned[:, 0], x[:, 0])

@@ -61,8 +61,9 @@ def test_streaming_equals_offline_whatever_rows_step() -> None:
         for row in range(n_rows):
             if active[row]:
                 frames[row] = pcm[row, done[row] * 1920 : (done[row] + 1) * 1920]
-        out = encoder(frames, carry)
-        carry.commit(active)
+        step = carry.begin()
+        out = encoder(frames, step)
+        step.commit(active)
         for row in range(n_rows):
             if active[row]:
                 torch.testing.assert_close(
@@ -76,10 +77,11 @@ def test_a_reset_makes_a_row_silent_even_after_nan() -> None:
     carry = Carry(n_rows=2, n_floats=carry_floats(encoder), device=CPU)
     everyone = torch.ones(2, dtype=torch.bool)
     frame = torch.randn(2, 1920, 1)
-    encoder(torch.stack((torch.full((1920, 1), torch.nan), frame[1])), carry)
-    carry.commit(everyone)
+    step = carry.begin()
+    encoder(torch.stack((torch.full((1920, 1), torch.nan), frame[1])), step)
+    step.commit(everyone)
     carry.reset(torch.tensor([True, False]))
-    torch.testing.assert_close(encoder(frame, carry)[0], encoder(frame, Silence())[0])
+    torch.testing.assert_close(encoder(frame, carry.begin())[0], encoder(frame, Silence())[0])
 
 
 def test_the_published_size_carries_what_the_specification_says() -> None:

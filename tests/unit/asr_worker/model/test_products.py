@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asr_worker.model.attention import MIN_PRODUCT_NUMBERS, additive, attend
+from asr_worker.model.products import (
+    MIN_PACKED_NUMBERS,
+    can_pack,
+    conv,
+    conv_pays,
+    linear,
+    pack_weights,
+    packed,
+    packed_conv,
+    write_elu,
+)
+from asr_worker.model.seanet import CausalConv, Silence
+
+pytestmark = pytest.mark.skipif(not can_pack(torch.zeros(1, 1)), reason="this torch cannot pack weights")
+
+
+def seeded(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 17, 200])
+def test_a_packed_product_is_the_product(n_rows: int) -> None:
+    x, weight, bias = seeded(n_rows, 2, 96), seeded(33, 96), seeded(33)
+    expected = functional.linear(x, weight, bias)
+    torch.testing.assert_close(linear(x, packed(weight), bias), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(linear(x, weight, bias), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (8, 4), (7, 1)])
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_a_packed_convolution_is_the_convolution_for_any_number_of_rows(kernel: int, stride: int, n_rows: int) -> None:
+    n_columns = 20 * stride + kernel
+    x, weight, bias = seeded(n_rows, n_columns, 5), seeded(6, kernel, 5), seeded(6)
+    expected = functional.conv1d(x.transpose(1, 2), weight.transpose(1, 2), bias, stride=stride).transpose(1, 2)
+    ready = packed_conv(weight, stride=stride, n_rows=3, n_columns=n_columns)
+    torch.testing.assert_close(conv(x, ready, bias, stride=stride), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_columns", [64, 1920])
+def test_packing_a_causal_convolution_changes_its_speed_only(n_columns: int) -> None:
+    """64 columns are 16 windows, a product; 1920 are 480, a convolution."""
+    layer = CausalConv(16, 2048, 8, stride=4, is_activated=True).requires_grad_(requires_grad=False)
+    layer.put_weight(seeded(2048, 16, 8))
+    assert layer.bias is not None
+    layer.bias.zero_()
+    x = seeded(2, n_columns, 16)
+    expected = layer(x, Silence())
+    assert layer.pack(2, n_columns) == n_columns // 4
+    assert layer.weight.is_mkldnn
+    torch.testing.assert_close(layer(x, Silence()), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_small_weights_stay_as_they_are() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.small = nn.Parameter(torch.zeros(8, 8))
+            self.large = nn.Parameter(torch.zeros(MIN_PACKED_NUMBERS // 64, 64))
+
+    module = Two()
+    pack_weights(module, "small", "large")
+    assert (module.small.is_mkldnn, module.large.is_mkldnn) == (False, True)
+
+
+def test_half_precision_is_not_packed() -> None:
+    assert not can_pack(torch.zeros(4, 4, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_windows", "kernel", "n_in", "pays"),
+    [(8, 1920, 3, 64, True), (8, 1920, 1, 64, False), (8, 2, 16, 512, False), (1, 96, 3, 32, False)],
+)
+def test_convolutions_pay_where_they_save_a_large_copy(
+    *, n_rows: int, n_windows: int, kernel: int, n_in: int, pays: bool
+) -> None:
+    assert conv_pays(n_rows=n_rows, n_windows=n_windows, kernel=kernel, n_in=n_in) is pays
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4), (3, 1920, 32)])
+def test_elu_is_elu_for_few_numbers_and_for_many(shape: tuple[int, ...]) -> None:
+    x = 4 * seeded(*shape)
+    joined = torch.zeros(shape[0], shape[1] + 2, shape[2])
+    write_elu(x, joined[:, 2:])
+    torch.testing.assert_close(joined[:, 2:], functional.elu(x), atol=2e-7, rtol=1e-5)
+    assert not joined[:, :2].any()
+
+
+def test_elu_of_extremes_is_finite() -> None:
+    x = torch.tensor([-1e30, -200.0, -0.0, 0.0, 1e30]).repeat(1, 1 << 14, 1)
+    out = torch.empty_like(x)
+    write_elu(x, out)
+    assert out[0, 0].tolist() == [-1.0, -1.0, 0.0, 0.0, pytest.approx(1e30)]
+
+
+@pytest.mark.parametrize("n_cells", [7, MIN_PRODUCT_NUMBERS // 64])
+def test_attention_by_products_is_attention(n_cells: int) -> None:
+    queries, keys, values = seeded(2, 4, 2, 8), seeded(2, 4, n_cells, 8), seeded(2, 4, n_cells, 8) + 1
+    visible = torch.ones(2, 1, 2, n_cells, dtype=torch.bool)
+    visible[0, :, :, 3:] = False
+    mask = additive(visible, torch.float32)
+    expected = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    torch.testing.assert_close(attend(queries, keys, values, mask), expected, atol=1e-5, rtol=1e-5)
