@@ -19,8 +19,9 @@ from typing import Final
 import structlog
 
 from asr_worker.config import WorkerSettings, read_settings
+from asr_worker.core.handshake import Identity
 from asr_worker.core.model import AsrModel, ModelFacts
-from asr_worker.core.pool import Identity, Pool
+from asr_worker.core.pool import Pool
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Link
 from asr_worker.io.loop import Loop, TokenTap, warm_up

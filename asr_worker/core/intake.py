@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr_worker.core.gateways import UNKNOWN, Gateway
 from asr_worker.core.pcm import PcmRings, rank_among_equals
 from asr_worker.core.rows import Rows
 from shared.errors import BadAudioError, LinkError
 from shared.messages import AudioBlock
-from shared.units import Epoch, SessionId, SlotIndex
+from shared.units import FRAME_SAMPLES, Epoch, SessionId, SlotIndex
 
-MAX_SAMPLE: Final = 1e6
-"""Beyond it, or not a number at all, a sample could leave infinities in a model's caches. Loud clients pass."""
+MAX_RMS: Final = 1e6
+"""Of one frame. Far beyond any client that forgot to scale its samples: such numbers are no audio."""
 
 CODE_GAP: Final = "gap"
 
@@ -49,25 +50,39 @@ def take_audio(*, gateway: Gateway, block: AudioBlock, rows: Rows, rings: PcmRin
     epochs = np.where(slots == UNKNOWN, 0, rows.epoch[slots])
     strange = np.flatnonzero(block.epochs > epochs)
     pairs = zip(block.sessions[strange].tolist(), block.epochs[strange].tolist(), strict=True)
-    chosen = np.flatnonzero(block.epochs == epochs)
-    slots, frames, pcm = slots[chosen], block.frames[chosen], block.pcm[chosen]
+    slots, frames, pcm = _keep(block.epochs == epochs, slots, block.frames, block.pcm)
     ranks = rank_among_equals(slots)
     broken = {
         CODE_GAP: frames != rows.next_frame[slots] + ranks,
         LinkError.code: rows.unacknowledged[slots] + ranks >= rings.window,
-        BadAudioError.code: ~(np.abs(pcm).max(axis=1, initial=0.0) <= MAX_SAMPLE),
+        BadAudioError.code: _is_no_audio(pcm),
     }
     faults: dict[int, Fault] = {}
     for code, is_broken in broken.items():
         for slot in slots[is_broken].tolist():
             if slot not in faults:
                 faults[slot] = Fault(SlotIndex(slot), code, _reason(code, int(rows.next_frame[slot]), rings.window))
-    is_good = ~np.isin(slots, list(faults))
-    rings.push(slots[is_good], pcm[is_good], now)
-    np.add.at(rows.next_frame, slots[is_good], 1)
-    np.add.at(rows.unacknowledged, slots[is_good], 1)
+    slots, frames, pcm = _keep(~np.isin(slots, list(faults)), slots, frames, pcm)
+    rings.push(slots, pcm, now)
+    np.add.at(rows.next_frame, slots, 1)
+    np.add.at(rows.unacknowledged, slots, 1)
     unknown = [(SessionId(session), Epoch(epoch)) for session, epoch in dict.fromkeys(pairs)]
     return Taken(unknown=unknown, faults=list(faults.values()))
+
+
+def _keep(
+    is_kept: NDArray[np.bool_], slots: NDArray[np.int64], frames: NDArray[np.int64], pcm: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return the rows that are kept; all of them are not copied, and that is nearly always."""
+    return (slots, frames, pcm) if is_kept.all() else (slots[is_kept], frames[is_kept], pcm[is_kept])
+
+
+def _is_no_audio(pcm: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return ``[n]``: whether a frame of ``pcm`` ``[n, 1920]`` has samples that are no numbers, or far too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = np.einsum("ij,ij->i", pcm, pcm)
+    loud: NDArray[np.bool_] = ~(energy <= FRAME_SAMPLES * MAX_RMS**2)
+    return loud
 
 
 def _reason(code: str, next_frame: int, window: int) -> str:
@@ -75,6 +90,6 @@ def _reason(code: str, next_frame: int, window: int) -> str:
         case "gap":
             return f"frame {next_frame} was to come next"
         case BadAudioError.code:
-            return f"samples must be numbers of at most {MAX_SAMPLE:g}"
+            return f"samples must be numbers, of at most {MAX_RMS:g} (RMS) in a frame"
         case _:
             return f"more frames than the window of {window}"

@@ -32,6 +32,8 @@ class PcmRings:
         self._head = np.zeros(n_slots, np.int64)
         self._arrived_s = np.zeros((n_slots, window), np.float64)
         self._frames = np.zeros((n_slots, window, FRAME_SAMPLES), np.float32)
+        self._flat = self._frames.reshape(n_slots * window, FRAME_SAMPLES)
+        self._scratch = np.zeros((n_slots, FRAME_SAMPLES), np.float32)
 
     def push(self, slots: NDArray[np.int64], pcm: NDArray[np.float32], now: float) -> None:
         """Append ``pcm`` ``[n, 1920]``, arrived ``now``, to the rings of ``slots`` ``[n]``.
@@ -54,7 +56,9 @@ class PcmRings:
     def pop(self, slots: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         """Move the oldest frame of each of ``slots`` (each once, none empty) into its row of ``out`` ``[B, 1920]``."""
         assert not len(slots) or int(self.count[slots].min()) > 0, "popped an empty ring"
-        out[slots] = self._frames[slots, self._head[slots]]
+        cells = slots * self.window + self._head[slots]
+        rows = np.take(self._flat, cells, axis=0, out=self._scratch[: len(slots)], mode="clip")  # clip: without a copy
+        out[slots] = rows
         self._head[slots] = (self._head[slots] + 1) % self.window
         self.count[slots] -= 1
 

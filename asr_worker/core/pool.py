@@ -10,7 +10,6 @@ meanwhile get nothing of it. Everything that goes out is a pair of a gateway's r
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from asr_worker.core.batch import Batch
 from asr_worker.core.gateways import MAX_GATEWAYS, Gateway, GatewayTable, OnceInAWhile
+from asr_worker.core.handshake import Identity, unwelcome, welcome, wrong_version
 from asr_worker.core.intake import take_audio
 from asr_worker.core.leases import Leases
 from asr_worker.core.load import StepTimes
@@ -26,7 +26,6 @@ from asr_worker.core.results import Results
 from shared.config import WorkerConfig
 from shared.errors import LinkError
 from shared.messages import (
-    PROTOCOL_VERSION,
     REJECT_DRAINING,
     REJECT_FULL,
     REJECT_HELLO,
@@ -48,26 +47,14 @@ from shared.messages import (
     StepBlock,
     ToGateway,
     ToWorker,
-    Unwelcome,
-    Welcome,
 )
 from shared.units import Epoch, SessionId, SlotIndex
 
 Outgoing: TypeAlias = tuple[bytes, ToGateway]
 
-SPOKEN_VERSIONS: Final = tuple(version for version in (PROTOCOL_VERSION, PROTOCOL_VERSION - 1) if version > 0)
-
 CODE_UNKNOWN_SESSION: Final = "unknown_session"
 CODE_GATEWAY_TIMEOUT: Final = "gateway_timeout"
 CODE_HELLO: Final = "hello"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Names of the worker: its incarnation ``wk:<host>:<pid>:<uuid>`` and its module's NAME."""
-
-    worker: str
-    module: str
 
 
 class Pool:
@@ -228,9 +215,9 @@ class Pool:
                 return []
 
     def _hello(self, routing_id: bytes, message: Hello, now: float) -> list[Outgoing]:
-        if message.version not in SPOKEN_VERSIONS:
-            reason = f"this worker speaks version {PROTOCOL_VERSION} of the link, the gateway {message.version}"
-            return [(routing_id, Unwelcome(versions=SPOKEN_VERSIONS, reason=reason))]
+        refusal = wrong_version(message.version)
+        if refusal is not None:
+            return [(routing_id, refusal)]
         gateway = self._gateways.get(routing_id)
         # Hellos stop with the first Welcome, and one connection keeps the order: a Hello behind an Open means that
         # the gateway had given this worker up and has begun anew. Its sessions have ended there.
@@ -239,35 +226,18 @@ class Pool:
 
     def _stranger(self, routing_id: bytes, message: ToWorker, now: float) -> list[Outgoing]:
         """Tell a gateway that takes this worker for another incarnation, or was given up, where it stands."""
-        welcome = self._welcome(routing_id, now)
+        answer = self._welcome(routing_id, now)
         gateway = self._gateways.get(routing_id)
         if gateway is None:
-            return welcome
+            return answer
         if isinstance(message, Open):
-            return [*welcome, self._reject(gateway, message, REJECT_HELLO)]
-        return welcome + self._handle_known(gateway, message, now)
+            return [*answer, self._reject(gateway, message, REJECT_HELLO)]
+        return answer + self._handle_known(gateway, message, now)
 
     def _welcome(self, routing_id: bytes, now: float) -> list[Outgoing]:
         if self._gateways.enter(routing_id, now) is None:
-            reason = f"this worker serves {MAX_GATEWAYS} gateways already"
-            return [(routing_id, Unwelcome(versions=SPOKEN_VERSIONS, reason=reason))]
-        facts = self._facts
-        welcome = Welcome(
-            version=PROTOCOL_VERSION,
-            worker=self._identity.worker,
-            module=self._identity.module,
-            fingerprint=facts.fingerprint,
-            n_slots=facts.n_slots,
-            n_heads=facts.n_heads,
-            n_codebooks=facts.n_codebooks,
-            delay_frames=facts.delay_frames,
-            context_frames=facts.context_frames,
-            codec_context_frames=facts.codec_context_frames,
-            window_frames=self._config.window_frames,
-            device=facts.device,
-            dtype=facts.dtype,
-        )
-        return [(routing_id, welcome)]
+            return [(routing_id, unwelcome(f"this worker serves {MAX_GATEWAYS} gateways already"))]
+        return [(routing_id, welcome(self._facts, self._identity, window_frames=self._config.window_frames))]
 
     def _open(self, gateway: Gateway, message: Open) -> list[Outgoing]:
         held = gateway.slots.get(message.session)

@@ -93,7 +93,9 @@ class Stream:
         return sum(isinstance(item, Marker) for item in self._items)
 
     def push(self, item: Item) -> None:
-        """Let ``item`` wait for its place.
+        """Let ``item`` wait for its place: behind all that come no later in the stream.
+
+        A marker counts the partial frame before it as whole, a reset does not: the reset may come second and go first.
 
         Raises:
             LinkError: too many wait.
@@ -101,7 +103,10 @@ class Stream:
         if len(self._items) == MAX_WAITING_ITEMS:
             message = f"{MAX_WAITING_ITEMS} markers, flushes and resets of one session wait already"
             raise LinkError(message)
-        self._items.append(item)
+        place = len(self._items)
+        while place and self._items[place - 1].frame > item.frame:
+            place -= 1
+        self._items.insert(place, item)
         self._rows.barrier[self.slot] = self._items[0].frame
 
     def settle(self, waiting_frames: int) -> list[Settled]:

@@ -29,10 +29,11 @@ from shared.log_events import (
     DRAIN_TIMED_OUT,
     GATEWAY_JOINED,
     GATEWAY_LOST,
+    GATEWAY_REFUSED,
     MODEL_FAILED,
     SESSION_EVICTED,
 )
-from shared.messages import EventKind, Evict, Reject, StepBlock, Welcome
+from shared.messages import EventKind, Evict, Reject, StepBlock, Unwelcome, Welcome
 from shared.units import FRAME_SAMPLES
 
 MAX_MESSAGES_PER_TURN: Final = 1_024
@@ -252,6 +253,8 @@ class Loop:
                 self._log.warning(SESSION_EVICTED, session=message.session, code=message.code, reason=message.reason)
             case Reject():
                 self._metrics.session_rejected(message.reason)
+            case Unwelcome():
+                self._log.warning(GATEWAY_REFUSED, gateway=_printable(routing_id), reason=message.reason)
             case Welcome():
                 self._log.info(GATEWAY_JOINED, gateway=_printable(routing_id))
             case _:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from asr_worker.core.handshake import Identity
 from asr_worker.core.model import StepPlan
-from asr_worker.core.pool import Identity, Outgoing, Pool
+from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.core.words import WordEnded, WordEvent, WordSaid
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_speech import FakeSettings

@@ -279,6 +279,21 @@ def test_a_reset_in_stream_order_forgets_all_but_the_time(worker: Fixture, make_
     assert [steps for _, steps, _ in worker.rows[1, 1]] == list(range(1, 51))
 
 
+def test_a_reset_does_not_wait_for_the_partial_frame_of_a_marker_before_it(
+    worker: Fixture, make_speech: Speech
+) -> None:
+    pcm = make_speech(2, 20)
+    worker.open(1)
+    worker.marker(1, 1, 1)
+    worker.reset(1, 9, 0)
+    worker.run()
+    assert worker.answers(1) == [(RESET_DONE, 9)]
+    worker.send(1, pcm)
+    worker.run()
+    assert worker.words(1) == expected_events(pcm, worker.settings)
+    assert worker.answers(1) == [(RESET_DONE, 9), (MARKER, 1)]
+
+
 def test_an_init_starts_afresh_at_once(worker: Fixture, make_speech: Speech) -> None:
     old, new = make_speech(1, 40), make_speech(2, 40)
     worker.open(1)
@@ -412,7 +427,7 @@ def test_every_client_frame_gives_one_credit_back(make_worker: Fixture, make_spe
             assert place < 6
 
 
-@pytest.mark.parametrize("sample", [np.nan, np.inf, -2e6])
+@pytest.mark.parametrize("sample", [np.nan, np.inf, -1e20, 5e7])
 def test_samples_that_could_poison_the_model_end_their_session(
     worker: Fixture, make_speech: Speech, sample: float
 ) -> None:
@@ -421,7 +436,7 @@ def test_samples_that_could_poison_the_model_end_their_session(
     pcm = make_speech(1, 2)
     pcm[1, 5] = sample
     assert worker.audio((2, 0, pcm[0]), (1, 0, pcm[1])) == evicted(
-        1, "bad_audio", "samples must be numbers of at most 1e+06"
+        1, "bad_audio", "samples must be numbers, of at most 1e+06 (RMS) in a frame"
     )
     plan = worker.launch()
     assert np.isfinite(plan.pcm).all()
