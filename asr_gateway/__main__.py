@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 import uvloop
@@ -16,23 +17,31 @@ from asr_gateway.audio.opus import OpusUnavailableError, load_opus
 from asr_gateway.config import GatewaySettings, read_settings
 from asr_gateway.io.listener import listening_socket
 from shared.errors import ConfigError
-from shared.log_events import CONFIG_LOADED, CONFIG_WARNING_FOUND, PROCESS_STARTED, PROCESS_STOPPED
+from shared.log_events import (
+    CONFIG_LOADED,
+    CONFIG_WARNING_FOUND,
+    PROCESS_STARTED,
+    PROCESS_STOPPED,
+    UNEXPECTED_ERROR_CAUGHT,
+)
 from shared.logs import open_logs
+
+UNEXPECTED: Final = 70
+"""Exit status of a fault of our own (EX_SOFTWARE)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 stopped, 1 wrong settings."""
+    """Run the command and return its exit status: 0 stopped, 1 wrong settings, 70 a fault of its own."""
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
         with listening_socket(settings.gateway.host, settings.gateway.port) as listener:
-            _run(settings, listener)
+            return _run(settings, listener)
     except ConfigError as error:
         print("\n".join(f"asr-gateway: {problem}" for problem in error.problems), file=sys.stderr)  # noqa: T201 a command
         return 1
-    return 0
 
 
-def _run(settings: GatewaySettings, listener: socket.socket) -> None:
+def _run(settings: GatewaySettings, listener: socket.socket) -> int:
     with open_logs(
         process="gateway",
         log_dir=settings.log_dir,
@@ -51,8 +60,13 @@ def _run(settings: GatewaySettings, listener: socket.socket) -> None:
             # Most clients send plain samples; the others are told by the Error of their session.
             log.warning(CONFIG_WARNING_FOUND, warning=str(error))
         log.info(PROCESS_STARTED, pid=os.getpid())
-        uvloop.run(_serve(settings, listener))
+        try:
+            uvloop.run(_serve(settings, listener))
+        except Exception:
+            log.exception(UNEXPECTED_ERROR_CAUGHT)
+            return UNEXPECTED
         log.info(PROCESS_STOPPED)
+        return 0
 
 
 async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:

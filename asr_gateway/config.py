@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="asr-gateway",
         description="Takes WebSocket and HTTP clients, and has their audio transcribed by workers over ZeroMQ.",
-        epilog="Exit status: 0 after SIGTERM, 1 wrong settings or files, 2 wrong usage.",
+        epilog="Exit status: 0 after SIGTERM, 1 wrong settings or files, 2 wrong usage, 70 a fault of its own.",
     )
     parser.add_argument("--version", action="version", version=f"asr-gateway {version('asr-streaming')}")
     parser.add_argument("--cpu", action="store_true", help="accepted for moshi-server's sake: a gateway needs no GPU")

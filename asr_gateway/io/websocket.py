@@ -5,13 +5,15 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import WSCloseCode, web
 
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.io.http import authenticate
 from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.websocket_client import GOODBYE_S, WebSocketClient
-from shared.errors import UnauthorizedError
+from shared.errors import AsrError, UnauthorizedError
+from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 
 SWEEP_S: Final = 0.25
 """How often the clocks of all clients are looked at."""
@@ -41,6 +43,7 @@ class WebSocketRoute:
         self._service = service
         self._keys = keys
         self._clients: set[WebSocketClient] = set()
+        self._log = structlog.get_logger()
 
     @property
     def n_clients(self) -> int:
@@ -73,6 +76,9 @@ class WebSocketRoute:
         self._clients.add(client)
         try:
             await client.run()
+        except Exception as error:  # noqa: BLE001 the top of a connection: whatever broke, the others live on
+            self._log.exception(UNEXPECTED_ERROR_CAUGHT, error=type(error).__name__)
+            client.fail(AsrError("internal error"))
         finally:
             self._clients.discard(client)
             client.finish()

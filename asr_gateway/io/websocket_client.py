@@ -117,7 +117,7 @@ class WebSocketClient:
             else:
                 await self._take_rare(stream, event)
         except AsrError as error:
-            self._end(error)
+            self.fail(error)
 
     async def _take_rare(
         self, stream: Stream, event: OpusReceived | MarkerReceived | FlushReceived | ResetReceived | InitReceived
@@ -180,15 +180,16 @@ class WebSocketClient:
                 self._abort(SlowConsumerError("slow consumer"))
             case Verdict.IDLE:
                 limit_s = self._service.config.idle_client_s
-                self._end(IdleClientError(f"no message for {limit_s:g} s"))
+                self.fail(IdleClientError(f"no message for {limit_s:g} s"))
 
-    def _end(self, error: AsrError) -> None:
+    def fail(self, error: AsrError) -> None:
+        """End the session and tell the client why."""
         if self._stream is not None:
             self._service.dispatch.close(self._stream, code=error.code)
         self.ended(error)
 
     def _abort(self, error: AsrError) -> None:
-        self._end(error)
+        self.fail(error)
         self._transport.abort()
 
     # --- Listener -----------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ class WebSocketClient:
             limit = self._service.config.max_message_bytes
             is_too_large = code == WSCloseCode.MESSAGE_TOO_BIG
             too_large = MessageTooLargeError(f"a message may have at most {limit} bytes")
-            self._end(too_large if is_too_large else BadMessageError("this is not the WebSocket protocol"))
+            self.fail(too_large if is_too_large else BadMessageError("this is not the WebSocket protocol"))
             for _ in range(int(GOODBYE_S / GOODBYE_POLL_S)):
                 if self._transport.is_closing():
                     break

@@ -195,7 +195,7 @@ class WorkerLink:
         except zmq.Again:
             return False
         self.n_sent += 1
-        if int(self._socket.EVENTS) & zmq.POLLIN:
+        if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._drain_soon()
         return True
 

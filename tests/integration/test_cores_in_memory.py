@@ -31,6 +31,7 @@ from asr_worker.model.fake_speech import FakeSettings
 from shared.config import GatewayConfig, WorkerConfig
 from shared.messages import (
     PROTOCOL_VERSION,
+    Close,
     Closed,
     EventKind,
     Hello,
@@ -175,7 +176,9 @@ class CoresInMemory(RuleBasedStateMachine):
                 self.perform(self.fleet.welcomed(WORKER, message, self.now))
             case Ready():
                 client = self.current(message)
-                if client is not None:
+                if client is None:
+                    self.send(Close(session=message.session, epoch=message.epoch))
+                else:
                     self.fleet.granted(client.session.id)
                     client.n_readys += client.session.grant(self.fleet.facts(WORKER).window_frames)
             case Reject():
@@ -226,8 +229,10 @@ class CoresInMemory(RuleBasedStateMachine):
                 case RefuseSession():
                     client = self.clients.pop(action.session)
                     client.is_refused = True
-                    client.session.close()
-                    assert action.worker is None, "the worker answers at once"
+                    close = client.session.close()
+                    if action.worker is not None:
+                        assert close is not None
+                        self.send(close)
                 case EndSession():
                     raise AssertionError(action)
 
