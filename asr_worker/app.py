@@ -39,12 +39,19 @@ from shared.log_events import (
     MODEL_LOADED,
     MODEL_WARMED_UP,
     PROCESS_STOPPED,
+    UNEXPECTED_ERROR_CAUGHT,
 )
 from shared.logs import open_logs
 
 EXIT_WRONG_SETTINGS: Final = 1
+EXIT_UNEXPECTED: Final = 3
+"""A mistake of ours; the log has it."""
 EXIT_MODEL_FAULT: Final = 70
 """The device can no longer be trusted (EX_SOFTWARE). A supervisor starts the worker again."""
+
+
+class UnexpectedError(Exception):
+    """A mistake of ours; it is in the log."""
 
 
 class Process:
@@ -76,13 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             silent=settings.is_silent,
             secrets=settings.secrets,
         ):
-            run(settings)
+            try:
+                run(settings)
+            except AsrError:
+                raise
+            except Exception as error:
+                structlog.get_logger().exception(UNEXPECTED_ERROR_CAUGHT)
+                raise UnexpectedError from error
     except ModelFaultError as error:
         print(f"asr-worker: {error}", file=sys.stderr)  # noqa: T201  (the terminal is where a command complains)
         return EXIT_MODEL_FAULT
     except AsrError as error:
         print(f"asr-worker: {error}", file=sys.stderr)  # noqa: T201  (as above)
         return EXIT_WRONG_SETTINGS
+    except UnexpectedError:
+        return EXIT_UNEXPECTED
     return 0
 
 

@@ -87,7 +87,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="asr-worker",
         description="One model on one device: takes audio frames from gateways over ZeroMQ and answers with words.",
-        epilog="Exit status: 0 after SIGTERM, 1 wrong settings or files, 2 wrong usage, 70 the device failed.",
+        epilog="Exit status: 0 after SIGTERM; 1 wrong settings or files; 2 wrong usage; 3 a mistake of ours; "
+        "70 the device failed.",
     )
     parser.add_argument("--version", action="version", version=f"asr-worker {version('asr-streaming')}")
     parser.add_argument("--cpu", dest="device", action="store_const", const="cpu", default=argparse.SUPPRESS,

@@ -35,6 +35,11 @@ class ClientClock:
         self._position = 0
         self._samples = 0
 
+    @property
+    def n_pauses(self) -> int:
+        """Pauses that can still matter."""
+        return len(self._pauses)
+
     def pause(self, position: int, pad_samples: int = 0) -> None:
         """Stop the client's time at ``position``; the ``pad_samples`` samples before it stand for no audio."""
         assert not self._pauses or self._pauses[-1].end is not None, "paused twice"

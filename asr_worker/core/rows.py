@@ -68,4 +68,3 @@ class Rows:
     def free(self, slot: SlotIndex) -> None:
         """End the lease of ``slot``."""
         self.is_leased[slot] = False
-        self.silence[slot] = 0

@@ -56,6 +56,15 @@ def test_padding_without_audio_before_it_cannot_turn_time_back() -> None:
     assert times(clock, 0, 2, 3) == [0.0, 0.0, 0.08]
 
 
+def test_pauses_that_cannot_matter_any_more_are_forgotten() -> None:
+    clock = ClientClock(6)
+    for position in range(0, 6_000, 6):
+        clock.pause(position)
+        clock.resume(position + 6)
+    assert clock.n_pauses <= 2
+    assert clock.time_s(6_000) == 0.0
+
+
 PAUSES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 1919)), max_size=8)
 
 
