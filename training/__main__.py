@@ -18,7 +18,7 @@ from training.evaluate import Examination, examine
 from training.finetune import FineTuning, fine_tune
 from training.net import Net
 from training.progress import Schedule
-from training.published import export, module_of, read_published
+from training.published import export, module_of, read_published, words_of
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
 from training.utterance import UtteranceSource
@@ -98,7 +98,9 @@ def _train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     module = module_of(args.config)
     net = Net(module, args.seed)
-    source = UtteranceSource(Bank(args.bank), n_frames=64, delay=module.delay_frames, seed=args.seed)
+    source = UtteranceSource(
+        Bank(args.bank), n_frames=64, delay=module.delay_frames, n_words=len(words_of(module)), seed=args.seed
+    )
     if args.start_from:
         missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * source.n_frames)
         say(f"starting from {args.start_from}; the bridge misses {100 * missed:.2f} % of its audio tables")

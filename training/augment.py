@@ -54,8 +54,7 @@ def disturbed(pcm: Pcm, rng: np.random.Generator, noises: Sequence[Pcm], how: Au
     if draw < how.opus + how.mu_law:
         companded = np.sign(pcm) * np.log1p(255 * np.abs(pcm)) / np.log(256)
         coarse = np.round(companded * 127) / 127
-        expanded: Pcm = (np.sign(coarse) * np.expm1(np.abs(coarse) * np.log(256)) / 255).astype(np.float32)
-        return expanded
+        return np.asarray(np.sign(coarse) * np.expm1(np.abs(coarse) * np.log(256)) / 255, dtype=np.float32)
     return pcm
 
 
@@ -77,7 +76,7 @@ def _filtered(pcm: Pcm, rng: np.random.Generator, how: Augmentation) -> Pcm:
         gain *= 1 - _below(frequency, rng.uniform(60, 250))
     spectrum = np.fft.rfft(pcm, n) * gain
     filtered: Pcm = np.fft.irfft(spectrum if response is None else spectrum * response, n)[: len(pcm)]
-    return filtered.astype(np.float32)
+    return np.asarray(filtered, dtype=np.float32)
 
 
 def _fast_length(n: int) -> int:
@@ -93,11 +92,11 @@ def _below(frequency: np.ndarray, corner: float) -> np.ndarray:
 def _room(rng: np.random.Generator) -> Pcm:
     """The impulse response of an invented room: the direct sound, then noise that dies away in 0.08 to 0.45 s."""
     time = np.arange(_ROOM_SAMPLES) / RATE_HZ
-    tail = rng.standard_normal(_ROOM_SAMPLES) * 10 ** (-3 * time / rng.uniform(0.08, 0.45))
+    tail: np.ndarray = rng.standard_normal(_ROOM_SAMPLES) * 10 ** (-3 * time / rng.uniform(0.08, 0.45))
     tail[: int(rng.uniform(0.001, 0.008) * RATE_HZ)] = 0
     tail *= rng.uniform(0.1, 0.7) / np.sqrt(np.sum(np.square(tail)))
     tail[0] = 1
-    return tail.astype(np.float32)
+    return np.asarray(tail, dtype=np.float32)
 
 
 def through_opus(pcm: Pcm, bits_per_second: int) -> Pcm:

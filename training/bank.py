@@ -195,6 +195,13 @@ class Bank:
         """Return how long all phrases are together."""
         return float(self._offsets[-1]) / RATE_HZ / 3600
 
+    def known_shares(self, last_id: int) -> np.ndarray:
+        """Return for every phrase which share of its words has an id up to ``last_id`` and is not foreign."""
+        known = (self._words[:, 1] >= FIRST_WORD_ID) & (self._words[:, 1] <= last_id)
+        of = self._words[:, 0].astype(int)
+        counts = np.bincount(of, minlength=len(self))
+        return np.bincount(of, weights=known, minlength=len(self)) / np.maximum(counts, 1)
+
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return samples ``[n]`` float32, words ``[w, 3]`` (id, start, end in s) and sounds ``[s, 3]`` of a phrase."""
         pcm = self._pcm[self._offsets[number] : self._offsets[number + 1]].astype(np.float32) / 32768.0

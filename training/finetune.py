@@ -151,7 +151,7 @@ def _loss(
     # So much silence behind the speech that its last word is said.
     n_frames = max(len(one.pcm) for one in examples) // FRAME_SAMPLES + delay + 2
     pcm = np.stack([np.pad(one.pcm, (0, n_frames * FRAME_SAMPLES - len(one.pcm))) for one in examples])
-    wanted = torch.from_numpy(np.stack([layout(one.words, n_frames, delay, wait=False) for one in examples])).to(device)
+    wanted = torch.from_numpy(np.stack([layout(one.words, n_frames, delay) for one in examples])).to(device)
     with torch.no_grad():
         codes = mimi(torch.from_numpy(pcm).float().to(device))
     codes = functional.pad(codes, (0, 0, 1, 0), value=lm.config.audio_vocab_size - 1)

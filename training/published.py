@@ -34,6 +34,11 @@ def module_of(toml: Path) -> ModuleConfig:
     return load_config(toml, {}).service.module(None)
 
 
+def words_of(module: ModuleConfig) -> tuple[str, ...]:
+    """Return the words that a model of this size knows: the first ones of the vocabulary."""
+    return VOCABULARY[: module.model.text_out_vocab_size - FIRST_WORD_ID]
+
+
 def lm_tensors(lm: LanguageModel, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
     """Return the language model's tensors under their published names."""
     tensors = {
@@ -70,7 +75,7 @@ def export(net: Net, toml: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(lm_tensors(net.lm), folder / LM_FILE)
     save_file(mimi_tensors(net.mimi, net.codebooks), folder / MIMI_FILE)
-    write_tokenizer(VOCABULARY, folder / TOKENIZER_FILE)
+    write_tokenizer(words_of(net.module), folder / TOKENIZER_FILE)
     shutil.copyfile(toml, folder / "demo.toml")
 
 
@@ -113,7 +118,7 @@ def _n_words(tokenizer: Path) -> int:
 
 @torch.no_grad()
 def _widen(lm: LanguageModel, source: LanguageModel, n_words: int) -> None:
-    known = FIRST_WORD_ID + n_words
+    known = min(FIRST_WORD_ID + n_words, lm.config.text_out_vocab_size)
     state: Mapping[str, Tensor] = source.state_dict()
     for name, parameter in lm.named_parameters():
         old = state[name]

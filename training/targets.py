@@ -3,20 +3,16 @@
 With delay D, step s hears audio up to s frames and speaks of the moment (s + 1 - D) / 12.5 s. A word that starts in
 frame b and ends in frame e becomes
 
-    step     b+D-1    b+D .. p-1    p = max(b+D, e+1)    p+1 .. e+D-2    e+D-1
-    token      0          3              piece                3             0
+    step     b+D-1    b+D     b+D+1 .. e+D-2    e+D-1
+    token      0     pieces          3             0
 
-The first 0 gives the word its start, the last one its end. The piece waits for the word's end: a word that is longer
-than D frames would otherwise be told before it was heard, and a foreign word with the same beginning with it. Words
-that touch share one 0. Foreign words are 3 throughout.
-
-In training some pieces come a step or two later than that: where a word's end is not quite clear, the model then
-learns that a word that was not said in time is to be said now, rather than never.
+The first 0 gives the word its start, the last one its end. Words that touch share one 0. Foreign words are 3
+throughout.
 
 Source: model.md section 7; the server's rule for words.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,23 +43,13 @@ class Targets:
     phones: np.ndarray
 
 
-def layout(
-    words: Iterable[tuple[Sequence[int], float, float]],
-    n_frames: int,
-    delay: int,
-    *,
-    wait: bool = True,
-    lateness: Callable[[], int] = lambda: 0,
-) -> np.ndarray:
+def layout(words: Iterable[tuple[Sequence[int], float, float]], n_frames: int, delay: int) -> np.ndarray:
     """Return the token of every step, ``[n_frames + 1]``.
 
     Args:
         words: pieces, start and end in seconds of each word, in order.
         n_frames: F.
         delay: D.
-        wait: hold a word's pieces back until its end is heard; without, they begin D after its start, as the
-            published models' do.
-        lateness: drawn for each word: by how many steps more its pieces are held back, if its end leaves room.
     """
     text = np.full(n_frames + 1, PAD, dtype=np.int64)
     free_from = 0
@@ -75,23 +61,18 @@ def layout(
     for pieces, start_s, end_s in words:
         begin = max(round(start_s * FRAMES_PER_S), free_from)
         end = max(round(end_s * FRAMES_PER_S), begin + len(pieces) + 1)
-        last_start = end + delay - 1 - len(pieces)
-        first = max(begin + delay, end + 1) + lateness() if wait else begin + delay
-        first = min(first, last_start)
         put(begin + delay - 1, END_OF_WORD)
         for offset, piece in enumerate(pieces):
-            put(first + offset, int(piece))
+            put(begin + delay + offset, int(piece))
         put(end + delay - 1, END_OF_WORD)
         free_from = end
     return text
 
 
-def targets(
-    words: np.ndarray, sounds: np.ndarray, n_frames: int, delay: int, lateness: Callable[[], int] = lambda: 0
-) -> Targets:
+def targets(words: np.ndarray, sounds: np.ndarray, n_frames: int, delay: int) -> Targets:
     """Return all targets; ``words`` and ``sounds`` are rows of (id, start, end in s)."""
     known = [((int(token),), start_s, end_s) for token, start_s, end_s in words if token >= 0]
-    text = layout(known, n_frames, delay, lateness=lateness)
+    text = layout(known, n_frames, delay)
     moments = (np.arange(n_frames + 1) + 1 - delay) / FRAMES_PER_S
     return Targets(
         text=text,

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from training.augment import Augmentation, disturbed
-from training.bank import FOREIGN, Bank
+from training.bank import FIRST_WORD_ID, FOREIGN, Bank
 from training.noise import pool
 from training.speech import Pcm
 from training.targets import Targets, targets
@@ -17,8 +17,8 @@ RATE_HZ: Final = 24_000
 _NOISE_CLIPS: Final = 60
 """Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
-_LATENESS: Final = (0.7, 0.2, 0.1)
-"""Shares of the words that are said in time, one step late, two steps late."""
+_FOREIGN_ODDS: Final = 0.2
+"""Odds of a phrase without a known word, beside 1.2 for one of known words only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class UtteranceSource:
         seed: of everything drawn.
         how: what happens to the speech.
         n_noises: clips of 20 s to draw noise from.
+        n_words: how many of the bank's words the model is to know; the others are foreign to it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class UtteranceSource:
         *,
         n_frames: int,
         delay: int,
+        n_words: int,
         seed: int,
         how: Augmentation | None = None,
         n_noises: int = _NOISE_CLIPS,
@@ -66,7 +68,11 @@ class UtteranceSource:
         self._bank = bank
         self.n_frames = n_frames
         self._delay = delay
+        self._last_id = FIRST_WORD_ID + n_words - 1
         self._rng = np.random.default_rng(seed)
+        shares = bank.known_shares(self._last_id)
+        # A model that knows fewer words than the bank would meet too few of them.
+        self._odds = np.cumsum(_FOREIGN_ODDS + shares)
         self._how = how or Augmentation()
         foreign = [i for i in range(min(len(bank), 4000)) if np.all(bank[i][1][:, 0] == FOREIGN)]
         clips = pool(self._rng, n_noises, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
@@ -75,7 +81,7 @@ class UtteranceSource:
     def batch(self, size: int) -> Batch:
         """Return ``size`` fresh utterances with their targets."""
         drawn = [self.utterance() for _ in range(size)]
-        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay, self._lateness) for u in drawn]
+        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay) for u in drawn]
         return Batch(
             pcm=np.stack([u.pcm for u in drawn]),
             text=np.stack([t.text for t in wanted]),
@@ -83,9 +89,6 @@ class UtteranceSource:
             pause=np.stack([t.pause for t in wanted]),
             phones=np.stack([t.phones for t in wanted]),
         )
-
-    def _lateness(self) -> int:
-        return int(self._rng.choice(3, p=_LATENESS))
 
     def utterance(self) -> Utterance:
         """Return one: phrases with random gaps, or now and then nothing but noise."""
@@ -100,11 +103,12 @@ class UtteranceSource:
         words, sounds = [np.zeros((0, 3))], [np.zeros((0, 3))]
         at = n if empty else int(rng.uniform(0, 1.2) * RATE_HZ)
         while at < n:
-            samples, spoken, heard = self._bank[int(rng.integers(len(self._bank)))]
+            samples, spoken, heard = self._bank[int(np.searchsorted(self._odds, rng.random() * self._odds[-1]))]
             piece = samples[: n - at] * 10 ** (rng.uniform(-3, 3) / 20)
             pcm[at : at + len(piece)] += piece
             offset = np.array([0, at / RATE_HZ, at / RATE_HZ])
             words.append(spoken + offset)
+            words[-1][spoken[:, 0] > self._last_id, 0] = FOREIGN
             sounds.append(heard + offset)
             gap_s = rng.uniform(1, 4) if rng.random() < 0.18 else rng.uniform(0.0, 0.8)  # noqa: PLR2004
             at += len(samples) + int(gap_s * RATE_HZ)

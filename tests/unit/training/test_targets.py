@@ -11,19 +11,9 @@ def test_a_short_word_is_said_delay_frames_after_its_start() -> None:
     assert text.tolist() == [3, 3, 3, 3, 3, 3, 3, 0, 7, 3, 0, 3, 3, 3, 3]
 
 
-def test_a_long_word_waits_until_it_has_ended() -> None:
+def test_a_long_word_is_said_before_it_ends() -> None:
     text = layout([((7,), 0.0, 0.80)], n_frames=17, delay=DELAY)
-    assert text.tolist() == [3, 3, 3, 3, 3, 0, 3, 3, 3, 3, 3, 7, 3, 3, 3, 0, 3, 3]
-
-
-def test_without_waiting_a_long_word_is_said_delay_frames_after_its_start() -> None:
-    text = layout([((7,), 0.0, 0.80)], n_frames=17, delay=DELAY, wait=False)
     assert text.tolist() == [3, 3, 3, 3, 3, 0, 7, 3, 3, 3, 3, 3, 3, 3, 3, 0, 3, 3]
-
-
-def test_a_late_word_is_held_back_but_never_beyond_its_end_token() -> None:
-    texts = [layout([((7,), 0.0, 0.48)], n_frames=12, delay=DELAY, lateness=lambda n=n: n) for n in (0, 1, 9)]
-    assert [text.tolist().index(7) for text in texts] == [7, 8, 10]
 
 
 def test_words_that_touch_share_one_end() -> None:

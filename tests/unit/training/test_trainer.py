@@ -24,7 +24,7 @@ def trainer(
     micro: ModuleConfig, bank: Bank, state: Path, steps: int, report: Callable[[str], None], *, log_every: int = 10
 ) -> Trainer:
     torch.set_num_threads(1)
-    source = UtteranceSource(bank, n_frames=N_FRAMES, delay=6, seed=4, n_noises=2)
+    source = UtteranceSource(bank, n_frames=N_FRAMES, delay=6, n_words=42, seed=4, n_noises=2)
     settings = Settings(
         state=state, schedule=Schedule(seconds=1, steps=steps, peak=3e-3), batch_size=4, seed=4, log_every=log_every
     )

@@ -1,0 +1,35 @@
+import numpy as np
+
+from training.bank import FOREIGN, Bank
+from training.utterance import UtteranceSource
+from training.words import VOCABULARY
+
+STOP, MUSIC = (4 + VOCABULARY.index(word) for word in ("stop", "music"))
+
+
+def source(bank: Bank, n_words: int) -> UtteranceSource:
+    return UtteranceSource(bank, n_frames=50, delay=6, n_words=n_words, seed=2, n_noises=2)
+
+
+def test_words_beyond_the_models_vocabulary_are_foreign(tone_bank: Bank) -> None:
+    few = source(tone_bank, n_words=STOP - 4 + 1)
+    drawn = np.concatenate([few.utterance().words for _ in range(30)])
+    assert set(drawn[:, 0]) == {STOP, FOREIGN}
+    everything = source(tone_bank, n_words=66)
+    drawn = np.concatenate([everything.utterance().words for _ in range(30)])
+    assert set(drawn[:, 0]) == {STOP, MUSIC, FOREIGN}
+
+
+def test_phrases_of_known_words_come_more_often(tone_bank: Bank) -> None:
+    assert set(tone_bank.known_shares(MUSIC)) <= {0, 1 / 3, 2 / 3, 1}
+    drawn = np.concatenate([source(tone_bank, n_words=66).utterance().words for _ in range(60)])
+    assert np.mean(drawn[:, 0] != FOREIGN) > 2 / 3
+
+
+def test_a_batch_has_the_shapes_of_its_targets(tone_bank: Bank) -> None:
+    batch = source(tone_bank, n_words=66).batch(3)
+    assert batch.pcm.shape == (3, 50 * 1920)
+    assert batch.text.shape == batch.weight.shape == (3, 51)
+    assert batch.pause.shape == (3, 51, 4)
+    assert batch.phones.shape == (3, 50, 6)
+    assert np.abs(batch.pcm).max() <= 1
