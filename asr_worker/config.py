@@ -14,7 +14,6 @@ from shared.config_file import load_config
 from shared.errors import ConfigError
 from shared.settings import CONFIG, LOG, SILENT, TEXT, Option, add_options, chosen, config_path, overridden
 from shared.settings import section_options as options_of_section
-from shared.wire_fields import MAX_ROWS
 
 FAKE: Final = "fake"
 
@@ -114,10 +113,6 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Worke
     service = loaded.service if loaded else None
     module = _module(service, values.get("module")) if service else None
     worker = overridden(service.worker if service else WorkerConfig(), values)
-    sizes = {"worker.window_frames": worker.window_frames, "batch_size": module.batch_size if module else 1}
-    too_large = [f"{key}: {size}; allowed are 1 to {MAX_ROWS}" for key, size in sizes.items() if size > MAX_ROWS]
-    if too_large:
-        raise ConfigError(*too_large)
     return WorkerSettings(
         bind=values["bind"],
         worker=worker,

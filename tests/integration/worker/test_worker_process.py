@@ -91,7 +91,10 @@ def test_a_failed_device_ends_the_process_with_70_and_every_session_is_told(
         (["--bind", "tcp://127.0.0.1:0", "--config", "gone.toml"], "gone.toml: cannot be read: No such file"),
         (["--bind", "tcp://127.0.0.1:0", "--model", "real"], '--model real: must be "fake"'),
         (["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--fake-delay", "1"], "delay_frames of the fake model"),
-        (["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--window-frames", "5000"], "allowed are 1 to 4096"),
+        (
+            ["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--window-frames", "5000"],
+            "--window-frames 5000: must be an integer from 1 to 4096",
+        ),
         (["--bind", "tcp://no-such-host.invalid:1", "--model", "fake"], "cannot listen on tcp://no-such-host.invalid"),
     ],
 )
