@@ -75,7 +75,7 @@ def _filtered(pcm: Pcm, rng: np.random.Generator, how: Augmentation) -> Pcm:
     if rng.random() < how.high_pass:
         gain *= 1 - _below(frequency, rng.uniform(60, 250))
     spectrum = np.fft.rfft(pcm, n) * gain
-    filtered: Pcm = np.fft.irfft(spectrum if response is None else spectrum * response, n)[: len(pcm)]
+    filtered: np.ndarray = np.fft.irfft(spectrum if response is None else spectrum * response, n)[: len(pcm)]
     return np.asarray(filtered, dtype=np.float32)
 
 
