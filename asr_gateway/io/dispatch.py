@@ -117,7 +117,7 @@ class Dispatch:
             account=AudioAccount(self._budget, self._file_bounds if is_file else self._bounds),
             silence_prefix_frames=self._prefix_frames.get(module, 0) if is_file else 0,
         )
-        stream = Stream(session=session, listener=listener, module=module)
+        stream = Stream(session=session, listener=listener)
         self._streams[session.id] = stream
         self._perform(self._fleet.request(session.id, module, kind, self._now()))
         return stream

@@ -47,12 +47,11 @@ class Stream:
     The methods raise BadMessageError where the session does (too many requests under way).
     """
 
-    __slots__ = ("is_starved", "link", "listener", "module", "session")
+    __slots__ = ("is_starved", "link", "listener", "session")
 
-    def __init__(self, *, session: Session, listener: Listener, module: str) -> None:
+    def __init__(self, *, session: Session, listener: Listener) -> None:
         self.session = session
         self.listener = listener
-        self.module = module
         self.link: WorkerLink | None = None
         """The worker that was asked for a slot, or has given one."""
         self.is_starved = False

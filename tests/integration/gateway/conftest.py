@@ -155,14 +155,14 @@ class RunningGateway:
 
 @asynccontextmanager
 async def gateway_in_process(
-    *endpoints: str, wait: bool = True, module: str = "fake", **limits: Any
+    *endpoints: str, wait: bool = True, module: str = "fake", keys: tuple[str, ...] = (KEY,), **limits: Any
 ) -> AsyncIterator[RunningGateway]:
     """A gateway on the loop of the test, whose limits can be set."""
     limits = {"port": 0, "drain_s": 0.0, **limits}
     settings = GatewaySettings(
         gateway=GatewayConfig(**limits),
         modules=(ServedModule(name=module, path=PATH, lm="fake.lm", audio_tokenizer="fake.mimi"),),
-        keys=(KEY,),
+        keys=keys,
         sources=tuple(worker_source(endpoint) for endpoint in endpoints),
     )
     stop = asyncio.Event()

@@ -190,6 +190,16 @@ async def test_without_a_known_key_the_upgrade_is_refused(rig: Any, gateway: Any
     assert caught.value.status == 401
 
 
+async def test_without_keys_pages_of_other_hosts_may_not_connect(rig: Any, shared_worker: Any) -> None:
+    async with rig.gateway(shared_worker.endpoint, keys=(), allow_no_keys=True) as gateway:
+        async with gateway.ready_client(headers={"Origin": gateway.url}):
+            pass
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await gateway.http.ws_connect(gateway.url + rig.PATH, headers={"Origin": "https://elsewhere.example"})
+        assert caught.value.status == 401
+        await rig.eventually(lambda: _used(gateway, 0))
+
+
 # --- what is not allowed ----------------------------------------------------------------------------------
 
 BAD = {

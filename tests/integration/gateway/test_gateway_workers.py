@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from contextlib import AsyncExitStack
+from random import Random
 from typing import Any
 
 
@@ -127,3 +128,25 @@ async def test_workers_of_another_module_are_not_used(rig: Any, shared_worker: A
         async with gateway.client() as client:
             assert (await client.refusal())[0] == "no_free_slot"
         assert await gateway.status("/readyz") == 503
+
+
+async def test_a_hundred_sessions_come_and_go_on_four_slots_and_each_gets_its_own_words(
+    rig: Any, shared_worker: Any
+) -> None:
+    crowd = asyncio.Semaphore(12)
+    random = Random(1)
+
+    async def one(gateway: Any, seed: int) -> bool:
+        async with crowd, gateway.ready_client() as client:
+            await asyncio.sleep(random.uniform(0, 0.05))
+            if seed % 5 == 0:  # leaves in the middle of a word
+                await client.speak(rig.noise(6, seed))
+                return True
+            return await _words(client, rig, rig.noise(random.uniform(3, 15), seed))
+
+    async with rig.gateway(shared_worker.endpoint, slot_wait_s=30.0) as gateway:
+        heard = await asyncio.gather(*[one(gateway, seed) for seed in range(100)])
+
+        assert heard == [True] * 100
+        await rig.eventually(lambda: _free_slots(gateway, rig.N_SLOTS))
+        assert await gateway.metric('asr_open_channels{handler="all"}') == 0

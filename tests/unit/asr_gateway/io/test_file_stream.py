@@ -22,7 +22,7 @@ class Desk:
         account = AudioAccount(ByteBudget(0), AudioBounds(guaranteed_samples=FRAME_SAMPLES, max_samples=FRAME_SAMPLES))
         self.session = Session(session_id=SessionId(1), kind=SessionKind.FILE, account=account)
         self.front = FileStream()
-        self.stream = Stream(session=self.session, listener=self.front, module="asr")
+        self.stream = Stream(session=self.session, listener=self.front)
         self.closed: list[Stream] = []
         self.session.opening()
 
