@@ -9,7 +9,7 @@ from typing import Final
 
 from training.exam import exam
 from training.figures import Figures, figures, latencies_ms, pause_auc
-from training.published import module_of
+from training.published import module_of, n_words_of
 from training.report import Result, main_line, plot, table, write_json
 from training.served import serving, transcribe_all
 from training.testset import TestSet
@@ -39,7 +39,8 @@ class Examination:
 def examine(plan: Examination, say: Callable[[str], None]) -> list[Result]:
     """Run the exam, write the report into ``plan.out`` and return the results."""
     say("making the recordings")
-    sets = [one for one in exam(plan.seed, plan.n) if plan.only in one.group]
+    n_words = min(n_words_of(toml.parent / module_of(toml).text_tokenizer_file) for _, toml in plan.checkpoints)
+    sets = [one for one in exam(plan.seed, plan.n, n_words) if plan.only in one.group]
     results = [asyncio.run(_result(name, toml, sets, live=plan.live, say=say)) for name, toml in plan.checkpoints]
     plan.out.mkdir(parents=True, exist_ok=True)
     text = table(results)

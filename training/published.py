@@ -105,12 +105,13 @@ def read_published(net: Net, module: ModuleConfig, folder: Path, per_batch: int)
         raise CheckpointError(*problems)
     fill(mimi_header, mimi_needs(net.mimi))
     fill(lm_header, lm_needs(source))
-    _widen(net.lm, source, _n_words(folder / module.text_tokenizer_file))
+    _widen(net.lm, source, n_words_of(folder / module.text_tokenizer_file))
     net.codebooks.follow(net.mimi.quantizer, per_batch)
     return net.bridge_from_tables()
 
 
-def _n_words(tokenizer: Path) -> int:
+def n_words_of(tokenizer: Path) -> int:
+    """Return how many words a word model's tokenizer has."""
     import sentencepiece  # noqa: PLC0415 - heavy, and only a resumed run needs it
 
     return int(sentencepiece.SentencePieceProcessor(model_file=str(tokenizer)).vocab_size()) - FIRST_WORD_ID
