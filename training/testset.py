@@ -134,13 +134,17 @@ class Studio:
 
         return speak
 
-    def record(self, n: int, speaker: Speaker, texts: Callable[[random.Random], Phrase]) -> tuple[Recording, ...]:
-        """Return ``n`` recordings of ten seconds: phrases with gaps of 0.05 to 0.7 s, then a second of silence."""
+    def record(
+        self, n: int, speaker: Speaker, texts: Callable[[random.Random], Phrase], *, length_s: float = _LENGTH_S
+    ) -> tuple[Recording, ...]:
+        """Return ``n`` recordings: phrases with gaps of 0.05 to 0.7 s, then a second of silence."""
         rng = random.Random(self._seed)
-        return tuple(self._one(rng, speaker, texts) for _ in range(n))
+        return tuple(self._one(rng, speaker, texts, length_s) for _ in range(n))
 
-    def _one(self, rng: random.Random, speaker: Speaker, texts: Callable[[random.Random], Phrase]) -> Recording:
-        pcm = np.zeros(int(_LENGTH_S * RATE_HZ), dtype=np.float32)
+    def _one(
+        self, rng: random.Random, speaker: Speaker, texts: Callable[[random.Random], Phrase], length_s: float
+    ) -> Recording:
+        pcm = np.zeros(int(length_s * RATE_HZ), dtype=np.float32)
         spoken: list[Span] = []
         at = int(rng.uniform(0.1, 0.8) * RATE_HZ)
         while True:

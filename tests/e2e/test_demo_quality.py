@@ -1,0 +1,66 @@
+"""What the demo model's card promises, through the service: the shipped samples and a hundred fresh utterances.
+
+Needs Debian's libespeak-ng1 and flite to make fresh ones; skipped where they are not installed.
+"""
+
+import asyncio
+import ctypes
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "asr_worker" / "demo"
+sys.path.insert(0, str(ROOT))  # the training package is not installed: nothing that ships needs it
+
+from training.figures import figures  # noqa: E402
+from training.served import Answer, serving, transcribe_all  # noqa: E402
+from training.speech import Span  # noqa: E402
+from training.testset import Recording, Studio, Voices  # noqa: E402
+from training.words import PROTOTYPE_WORDS  # noqa: E402
+
+STATED_RATE = 0.06
+"""Word error rate of the card for espeak-ng's trained voices, clean."""
+
+
+def has_voices() -> bool:
+    try:
+        for name in ("libespeak-ng.so.1", "libflite_cmu_us_rms.so.1"):
+            ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def samples() -> list[Recording]:
+    found = []
+    for entry in json.loads((DEMO / "samples" / "samples.json").read_text()):
+        pcm, _ = soundfile.read(DEMO / "samples" / entry["file"], dtype="float32")
+        words = tuple(Span(text=word, start_s=start_s, end_s=end_s) for word, start_s, end_s in entry["words"])
+        found.append(Recording(pcm=pcm, words=words))
+    return found
+
+
+async def transcribed(toml: Path, recordings: list[Recording]) -> list[Answer]:
+    async with serving(toml) as service:
+        return await transcribe_all(service, recordings, at_once=6, speed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+@pytest.mark.skipif(not has_voices(), reason="libespeak-ng1 and flite are not installed")
+def test_samples_and_a_hundred_fresh_utterances_stay_within_the_stated_word_error_rate() -> None:
+    studio = Studio(2026, Voices(), PROTOTYPE_WORDS)
+    fresh = studio.record(100, studio.espeak(held_out=False), studio.known, length_s=5.0)
+    recordings = [*samples(), *fresh]
+    answers = asyncio.run(transcribed(DEMO / "demo.toml", recordings))
+    found = figures(recordings, answers)
+    assert found.errors.n_words > 400
+    margin = 1.96 * np.sqrt(STATED_RATE * (1 - STATED_RATE) / found.errors.n_words)
+    assert found.errors.rate <= STATED_RATE + margin
+    assert found.start_error_ms is not None
+    assert found.start_error_ms <= 40
