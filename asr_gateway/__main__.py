@@ -15,7 +15,7 @@ import uvloop
 from asr_gateway.app import Gateway
 from asr_gateway.audio.opus import OpusUnavailableError, load_opus
 from asr_gateway.config import GatewaySettings, read_settings
-from asr_gateway.io.listener import listening_socket
+from asr_gateway.io.listener import listening_socket, raise_descriptor_limit
 from shared.errors import ConfigError
 from shared.log_events import (
     CONFIG_LOADED,
@@ -59,6 +59,7 @@ def _run(settings: GatewaySettings, listener: socket.socket) -> int:
         except OpusUnavailableError as error:
             # Most clients send plain samples; the others are told by the Error of their session.
             log.warning(CONFIG_WARNING_FOUND, warning=str(error))
+        raise_descriptor_limit()
         log.info(PROCESS_STARTED, pid=os.getpid())
         try:
             uvloop.run(_serve(settings, listener))

@@ -27,7 +27,7 @@ from asr_gateway.io.discovery import Discovery
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.files import FileTranscriber
 from asr_gateway.io.http import StaticFiles, error_response, is_websocket
-from asr_gateway.io.listener import BACKLOG, HeaderDeadline
+from asr_gateway.io.listener import BACKLOG, HeaderDeadline, http_logger
 from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.status import StatusRoutes
 from asr_gateway.io.websocket import WebSocketRoute
@@ -107,6 +107,7 @@ class Gateway:
         deadline = HeaderDeadline(self._config.header_timeout_s)
         runner = web.AppRunner(
             self._application(deadline.arrived),
+            logger=http_logger(),
             access_log=None,  # it would hold query strings, and they hold keys
             keepalive_timeout=KEEPALIVE_S,
             auto_decompress=False,

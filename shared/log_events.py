@@ -41,5 +41,6 @@ LEASE_GRANTED: Final = "lease_granted"
 LEASE_RELEASED: Final = "lease_released"
 SESSION_EVICTED: Final = "session_evicted"
 LINK_MESSAGE_REFUSED: Final = "link_message_refused"
+LINK_NOT_OPENED: Final = "link_not_opened"
 TOKEN_LOG_WRITTEN: Final = "token_log_written"  # noqa: S105 tokens of text, not of access
 TOKEN_LOG_FAILED: Final = "token_log_failed"  # noqa: S105 as above

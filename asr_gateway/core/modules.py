@@ -16,4 +16,4 @@ class ServedModule:
     audio_tokenizer: str
     """The audio tokenizer's file, for ``modules_info``."""
     silence_prefix_frames: int = 0
-    """Silence that is fed before files."""
+    """Silence that is fed before files, and for clients that ask."""

@@ -44,6 +44,8 @@ _TABLES: Final = {
     0xCB: np.dtype([("prefix", "u1"), ("value", ">f8")]),
 }
 _INT64: Final = range(-(2**63), 2**63)
+_MAX_CONTAINERS: Final = 64
+"""Arrays and maps in one message. What the dialect needs is three; a million empty ones would cost 60 bytes each."""
 _SHOWN: Final = 40
 """Characters of a client's value that an error quotes."""
 
@@ -99,10 +101,34 @@ def _playable(values: "NDArray[np.floating[Any]]") -> NDArray[np.float32]:
     return pcm.astype(np.float32, copy=False)
 
 
+class _Containers:
+    """Makes the arrays and maps of one message, up to a limit."""
+
+    def __init__(self) -> None:
+        self._n = 0
+
+    def array(self, values: list[Any]) -> list[Any]:
+        self._count()
+        return values
+
+    def map(self, pairs: list[tuple[Any, Any]]) -> tuple[tuple[Any, Any], ...]:
+        # Not a dict: its keys may be anything, and a map inside a map is never looked into.
+        self._count()
+        return tuple(pairs)
+
+    def _count(self) -> None:
+        self._n += 1
+        if self._n > _MAX_CONTAINERS:
+            message = f"a message may hold at most {_MAX_CONTAINERS} arrays and maps"
+            raise BadMessageError(message)
+
+
 def _fields(data: bytes) -> dict[Any, Any]:
+    containers = _Containers()
     try:
-        # Maps come as tuples of pairs: a map inside a map is never looked into, and a million of them cost little.
-        pairs = msgpack.unpackb(data, object_pairs_hook=tuple, strict_map_key=False)
+        pairs = msgpack.unpackb(
+            data, list_hook=containers.array, object_pairs_hook=containers.map, strict_map_key=False
+        )
     except (ValueError, RecursionError, OverflowError) as error:
         message = f"a message must be one MessagePack map: {type(error).__name__} {error}"
         raise BadMessageError(message[:200]) from None

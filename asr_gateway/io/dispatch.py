@@ -98,8 +98,10 @@ class Dispatch:
         """Sessions open or waiting."""
         return len(self._streams)
 
-    def open(self, *, module: str, kind: SessionKind, listener: Listener) -> Stream:
+    def open(self, *, module: str, kind: SessionKind, listener: Listener, has_silence_prefix: bool = False) -> Stream:
         """Begin a session; the listener hears ``ready`` or ``ended``, possibly before this returns.
+
+        With ``has_silence_prefix`` it begins with the module's silence, which files always do.
 
         Raises:
             RestartingError: the gateway drains.
@@ -115,7 +117,7 @@ class Dispatch:
             session_id=SessionId(secrets.randbits(63)),
             kind=kind,
             account=AudioAccount(self._budget, self._file_bounds if is_file else self._bounds),
-            silence_prefix_frames=self._prefix_frames.get(module, 0) if is_file else 0,
+            silence_prefix_frames=self._prefix_frames.get(module, 0) if is_file or has_silence_prefix else 0,
         )
         stream = Stream(session=session, listener=listener)
         self._streams[session.id] = stream
@@ -189,7 +191,8 @@ class Dispatch:
             case Ready() | Reject() | Evict():
                 self._answered(link, message)
             case Welcome():
-                link.welcome()
+                if not link.welcome():
+                    self.link_lost(link, "it began anew")
                 self._log.info(WORKER_JOINED, endpoint=link.endpoint, worker=message.worker, module=message.module)
                 self._perform(self._fleet.welcomed(link.endpoint, message, self._now()))
             case Unwelcome():

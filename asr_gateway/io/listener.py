@@ -1,17 +1,21 @@
 """The listening socket, with what aiohttp lacks: small kernel buffers, and a deadline for a request's headers."""
 
 import asyncio
+import logging
+import resource
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from shared.errors import ConfigError
 
 RECEIVE_BUFFER_BYTES: Final = 128 << 10
 SEND_BUFFER_BYTES: Final = 64 << 10
 BACKLOG: Final = 1_024
+MAX_DESCRIPTORS: Final = 1 << 16
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -40,6 +44,25 @@ def listening_socket(host: str, port: int) -> socket.socket:
         raise ConfigError(message) from None
     listener.setblocking(False)
     return listener
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many connections as the system allows it to; shells set a soft limit of 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def http_logger() -> logging.Logger:
+    """Return what aiohttp's server logs to: nothing of requests that are no HTTP; it would quote them, keys and all."""
+    logger = logging.getLogger("asr_gateway.http")
+    logger.addFilter(_is_no_foreign_fault)
+    return logger
+
+
+def _is_no_foreign_fault(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class HeaderDeadline:

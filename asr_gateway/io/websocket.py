@@ -18,6 +18,8 @@ from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 SWEEP_S: Final = 0.25
 """How often the clocks of all clients are looked at."""
 WRITER_LIMIT: Final = 1 << 14
+SILENCE_PREFIX_QUERY: Final = "silence_prefix"
+"""``?silence_prefix=1`` asks for the module's ``silence_prefix_s`` of silence before the client's audio."""
 
 
 class Socket(web.WebSocketResponse):
@@ -71,7 +73,13 @@ class WebSocketRoute:
         transport = request.transport
         if transport is None:
             return socket
-        client = WebSocketClient(service=self._service, socket=socket, transport=transport, key=key)
+        client = WebSocketClient(
+            service=self._service,
+            socket=socket,
+            transport=transport,
+            key=key,
+            has_silence_prefix=request.query.get(SILENCE_PREFIX_QUERY) == "1",
+        )
         socket.before_close = client.before_close
         self._clients.add(client)
         try:

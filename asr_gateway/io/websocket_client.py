@@ -49,13 +49,20 @@ class WebSocketClient:
     """One connected client; the ``Listener`` of its stream."""
 
     def __init__(
-        self, *, service: LiveService, socket: web.WebSocketResponse, transport: asyncio.Transport, key: str
+        self,
+        *,
+        service: LiveService,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        key: str,
+        has_silence_prefix: bool,
     ) -> None:
         self._service = service
         self._dialect = service.dialect
         self._socket = socket
         self._transport = transport
         self._key = key
+        self._has_silence_prefix = has_silence_prefix
         self._loop = asyncio.get_running_loop()
         self._clocks = ClientClocks(service.clock_limits, self._loop.time())
         self._stream: Stream | None = None
@@ -76,7 +83,10 @@ class WebSocketClient:
         """Read until the connection ends."""
         try:
             self._stream = self._service.dispatch.open(
-                module=self._service.module, kind=SessionKind.LIVE, listener=self
+                module=self._service.module,
+                kind=SessionKind.LIVE,
+                listener=self,
+                has_silence_prefix=self._has_silence_prefix,
             )
         except AsrError as error:
             self.ended(error)
@@ -223,7 +233,8 @@ class WebSocketClient:
             return
         self._send(self._dialect.error(error))
         self._write(server_frames.close(error.close_code, str(error)))
-        self._error = error
+        # Without its traceback: that would keep the message that it complains of.
+        self._error = error.with_traceback(None)
         self._changed.set()
         self._goodbye = self._loop.call_later(GOODBYE_S, self._transport.abort)
 

@@ -25,7 +25,7 @@ from zmq.utils.monitor import parse_monitor_message
 from asr_gateway.core.outbound import Outbound
 from asr_gateway.core.session import Session
 from shared.errors import LinkError
-from shared.log_events import LINK_MESSAGE_REFUSED
+from shared.log_events import LINK_MESSAGE_REFUSED, LINK_NOT_OPENED
 from shared.messages import PROTOCOL_VERSION, Heartbeat, Hello, ToGateway, ToWorker
 from shared.wire import MAX_PART_BYTES, decode_to_gateway, encode
 
@@ -45,6 +45,8 @@ _ZMTP_HEARTBEAT_MS: Final = 1_000
 _ZMTP_TIMEOUT_MS: Final = 3_000
 _RECONNECT_MS: Final = 100
 _RECONNECT_MAX_MS: Final = 1_000
+_REOPEN_S: Final = 1.0
+"""How long until a connection that could not be opened, for lack of descriptors say, is tried again."""
 
 
 class LinkOwner(Protocol):
@@ -79,6 +81,7 @@ class WorkerLink:
         self._is_drain_due = False
         self._next_hello = 0.0
         self._next_heartbeat = 0.0
+        self._reopen_at: float | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
 
@@ -92,7 +95,13 @@ class WorkerLink:
         """
         self._name = f"gw:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         link = self._context.socket(zmq.DEALER)
-        self._socket = link
+        try:
+            self._connect(link)
+        except zmq.ZMQError:
+            link.close(linger=0)
+            raise
+
+    def _connect(self, link: "zmq.Socket[bytes]") -> None:
         # Options set after connect are silently ignored. IMMEDIATE: no queue for a worker that is not there.
         for option, value in (
             (zmq.LINGER, 0),
@@ -110,14 +119,22 @@ class WorkerLink:
         link.setsockopt(zmq.ROUTING_ID, self._name.encode())
         monitor = link.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         monitor.setsockopt(zmq.LINGER, 0)
-        self._monitor = monitor
-        link.connect(self.endpoint)
+        try:
+            link.connect(self.endpoint)
+        except zmq.ZMQError:
+            link.disable_monitor()
+            monitor.close(linger=0)
+            raise
+        self._socket, self._monitor = link, monitor
         self._loop.add_reader(monitor.FD, self._on_monitor)
         self._loop.add_reader(link.FD, self._drain)
+        # The first look arms the edge: without it the monitor would never call.
+        self._on_monitor()
         self._next_hello = 0.0
 
     def close(self) -> None:
         """Disconnect; what is unsent is dropped."""
+        self._reopen_at = None
         if self._socket is None or self._monitor is None:
             return
         for end in (self._socket, self._monitor):
@@ -133,11 +150,21 @@ class WorkerLink:
     def reopen(self) -> None:
         """Throw this connection away and begin a new incarnation."""
         self.close()
-        self.open()
+        try:
+            self.open()
+        except zmq.ZMQError as error:
+            self._log.warning(LINK_NOT_OPENED, reason=str(error))
+            self._reopen_at = self._loop.time() + _REOPEN_S
 
-    def welcome(self) -> None:
-        """The worker's Welcome was accepted: no more Hellos, heartbeats instead."""
-        self.is_welcome = True
+    def welcome(self) -> bool:
+        """The worker said Welcome: no more Hellos, heartbeats instead.
+
+        Returns:
+            False if it had said so before: it begins anew, and holds no session that was granted until now. Either it
+            had given this gateway up, or a second Hello was on its way when the first Welcome came.
+        """
+        was_welcome, self.is_welcome = self.is_welcome, True
+        return not was_welcome
 
     def refuse(self) -> None:
         """The worker will not talk to us: ask again, but not soon."""
@@ -145,6 +172,9 @@ class WorkerLink:
 
     def pulse(self, now: float) -> None:
         """Hear what has arrived, and say what is due; call about ten times a second."""
+        if self._reopen_at is not None and now >= self._reopen_at:
+            self.reopen()
+        self._on_monitor()
         self._drain()
         self._send_unsent()
         if not self.is_welcome:

@@ -67,4 +67,5 @@ class WorkerLinks:
         for link in self._links.values():
             link.close()
         self._links.clear()
-        self._context.term()
+        # Not term(): that would wait for ever for a socket that was left open by mistake.
+        self._context.destroy(linger=0)

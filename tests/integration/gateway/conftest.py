@@ -155,13 +155,26 @@ class RunningGateway:
 
 @asynccontextmanager
 async def gateway_in_process(
-    *endpoints: str, wait: bool = True, module: str = "fake", keys: tuple[str, ...] = (KEY,), **limits: Any
+    *endpoints: str,
+    wait: bool = True,
+    module: str = "fake",
+    keys: tuple[str, ...] = (KEY,),
+    prefix_frames: int = 0,
+    **limits: Any,
 ) -> AsyncIterator[RunningGateway]:
     """A gateway on the loop of the test, whose limits can be set."""
     limits = {"port": 0, "drain_s": 0.0, **limits}
     settings = GatewaySettings(
         gateway=GatewayConfig(**limits),
-        modules=(ServedModule(name=module, path=PATH, lm="fake.lm", audio_tokenizer="fake.mimi"),),
+        modules=(
+            ServedModule(
+                name=module,
+                path=PATH,
+                lm="fake.lm",
+                audio_tokenizer="fake.mimi",
+                silence_prefix_frames=prefix_frames,
+            ),
+        ),
         keys=keys,
         sources=tuple(worker_source(endpoint) for endpoint in endpoints),
     )
@@ -227,12 +240,16 @@ def words_of(messages: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return lines
 
 
-def expected_words(pcm: NDArray[np.float32], *, flush: bool = False, **settings: Any) -> list[tuple[Any, ...]]:
+def expected_words(
+    pcm: NDArray[np.float32], *, flush: bool = False, prefix_frames: int = 0, **settings: Any
+) -> list[tuple[Any, ...]]:
     """What the fake model says about ``pcm``; a last partial frame counts only with ``flush``, which pads it."""
     n_zeros = -len(pcm) % FRAME_SAMPLES if flush else 0
     padded = np.concatenate([pcm, np.zeros(n_zeros, np.float32)])
     frames = padded[: len(padded) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
-    events = expected_events(frames, FakeSettings(**settings), flush=flush, pad_samples=n_zeros)
+    events = expected_events(
+        frames, FakeSettings(**settings), flush=flush, pad_samples=n_zeros, prefix_frames=prefix_frames
+    )
     return [
         ("Word", event.text, round(event.start_s, 3))
         if isinstance(event, WordSaid)

@@ -97,3 +97,19 @@ def test_a_user_who_is_wrong_gets_a_message_and_no_traceback(
 def test_help_is_answered() -> None:
     command = [sys.executable, "-m", "asr_gateway", "--help"]
     assert "--discover" in subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+
+async def test_the_log_quotes_no_request_that_is_no_http(rig: Any, tmp_path: Path) -> None:
+    with rig.gateway_process(tmp_path, "--worker", "ipc:///nowhere") as (process, port):
+        async with aiohttp.ClientSession() as http:
+            gateway = rig.RunningGateway(port, http)
+            await rig.eventually(lambda: rig.is_ready(gateway, 0))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            # The space before the colon makes it malformed; what follows is nobody's business.
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nkyutai-api-key : hidden-7f3a\r\n\r\n")
+            assert (await reader.readline()).split()[1] == b"400"
+            writer.close()
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 10) == 0
+
+    assert "hidden-7f3a" not in (tmp_path / "gateway.log").read_text()

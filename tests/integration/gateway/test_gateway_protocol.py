@@ -51,6 +51,21 @@ async def test_messages_hold_their_fields_in_the_documented_order(rig: Any, gate
     }
 
 
+async def test_a_client_that_asks_gets_the_silence_prefix_of_the_module(rig: Any, shared_worker: Any) -> None:
+    pcm = rig.noise(20.4)
+    async with rig.gateway(shared_worker.endpoint, prefix_frames=13) as gateway:
+        for query, prefix_frames in (("", 0), ("?silence_prefix=0", 0), ("?silence_prefix=1", 13)):
+            url = gateway.url + rig.PATH + query
+            async with gateway.http.ws_connect(url, headers={"kyutai-api-key": rig.KEY}) as socket:
+                client = await rig.Client(socket).ready()
+                await client.speak(pcm)
+                await client.send("Flush")
+                messages = await client.until("Flushed")
+
+            assert rig.words_of(messages) == rig.expected_words(pcm, flush=True, prefix_frames=prefix_frames)
+            assert sum(message["type"] == "Step" for message in messages) == 21
+
+
 @pytest.mark.parametrize("packet", [1, 77, 480, 1_920, 2_400, 24_000])
 async def test_words_do_not_depend_on_how_audio_is_cut(rig: Any, gateway: Any, packet: int) -> None:
     pcm = rig.noise(1.5 if packet == 1 else 20.4)

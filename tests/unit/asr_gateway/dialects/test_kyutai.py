@@ -131,6 +131,8 @@ AUDIO_HEAD = b"\x82\xa4type\xa5Audio\xa3pcm"
         (packed(type="Audio", pcm=[True]), "numbers only, not bool"),
         (packed(type="Audio", pcm=[[0.0]]), "numbers only, not list"),
         (packed(type="Audio", pcm=[None]), "numbers only, not NoneType"),
+        (packed(type="Audio", pcm=[[]] * 1000), "at most 64 arrays and maps"),
+        (packed(type="Init", extra=[{}] * 1000), "at most 64 arrays and maps"),
         (AUDIO_HEAD, "one MessagePack map"),
         (AUDIO_HEAD + b"\xdc\x00", "one MessagePack map"),
         (AUDIO_HEAD + b"\xdc\x00\x01", "one MessagePack map"),
