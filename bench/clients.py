@@ -1,0 +1,208 @@
+"""Paced clients of any server that speaks the Kyutai protocol, in as many processes as the load needs.
+
+A client sends its packets when they are due, whatever the server does, and notes when answers come:
+
+    lag            from when a frame's last sample was due to be sent, to its Step (the client's own delay included)
+    first word     from when a word began in the audio, to the first Word
+    marker         from a Marker, to its echo, while audio goes on; for servers of ours also Flush to Flushed
+
+Steps are counted, not read: moshi-server's ``step_idx`` counts the steps of all sessions together.
+"""
+
+import asyncio
+import multiprocessing
+import queue
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import msgpack
+import uvloop
+
+from bench.packets import Packets, make_packets
+from shared.units import FRAME_RATE, FRAME_SAMPLES
+
+CONNECT_S = 20.0
+MARKER_ID, FLUSH_ID = 1, 2
+MARKER_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the clients do."""
+
+    url: str
+    """``ws://host:port/path``"""
+    key: str
+    n_clients: int
+    packing: str
+    seconds: float
+    audio: Path | None = None
+    has_flush: bool = False
+    """End with Flush too: our extension."""
+    spread_s: float = 1.0
+    """Clients begin at random moments within this time."""
+
+
+@dataclass(slots=True)
+class Session:
+    """What one client saw. Times are seconds since its first packet was due."""
+
+    lags_s: list[float] = field(default_factory=list)
+    """Of each frame, in order."""
+    late_s: list[float] = field(default_factory=list)
+    """How late the client itself sent each packet."""
+    first_word_s: float | None = None
+    marker_s: float | None = None
+    flush_s: float | None = None
+    n_words: int = 0
+    error: str | None = None
+
+
+def run_clients(load: Load, n_processes: int) -> list[Session]:
+    """Run the clients to their end; return what each saw."""
+    context = multiprocessing.get_context("spawn")
+    answers: multiprocessing.queues.Queue[list[Session]] = context.Queue()
+    # All processes begin together, once the slowest of them has imported what it needs.
+    start_s = time.time() + 2.0 + 0.5 * n_processes
+    shares = [len(range(i, load.n_clients, n_processes)) for i in range(n_processes)]
+    processes = [
+        context.Process(target=_process, args=(load, share, start_s, i, answers), daemon=True)
+        for i, share in enumerate(shares)
+        if share
+    ]
+    for process in processes:
+        process.start()
+    sessions: list[Session] = []
+    patience_s = load.seconds + CONNECT_S + 2 * MARKER_PATIENCE_S + 30
+    for process in processes:
+        try:
+            sessions += answers.get(timeout=patience_s)
+        except queue.Empty:
+            message = f"a process of clients did not end within {patience_s:.0f} s (exit code {process.exitcode})"
+            raise TimeoutError(message) from None
+    for process in processes:
+        process.join(10)
+    return sessions
+
+
+def _process(
+    load: Load, n_clients: int, start_s: float, seed: int, answers: "multiprocessing.queues.Queue[list[Session]]"
+) -> None:
+    packets = make_packets(load.packing, load.audio, minutes=load.seconds / 60)
+    answers.put(uvloop.run(_run_all(load, packets, n_clients, start_s, random.Random(seed))))
+
+
+async def _run_all(load: Load, packets: Packets, n_clients: int, start_s: float, draw: random.Random) -> list[Session]:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, headers={"kyutai-api-key": load.key}) as http:
+        starts = [start_s + load.spread_s * draw.random() for _ in range(n_clients)]
+        return list(await asyncio.gather(*(_Client(load, packets, at).run(http) for at in starts)))
+
+
+class _Client:
+    """One session from connecting to its last answer."""
+
+    def __init__(self, load: Load, packets: Packets, start_s: float) -> None:
+        self._load = load
+        self._packets = packets
+        self._start_s = start_s
+        self._zero = 0.0
+        self._session = Session()
+        self._is_ready = asyncio.Event()
+        self._marker_sent = self._flush_sent = 0.0
+        self._marked, self._flushed = asyncio.Event(), asyncio.Event()
+
+    async def run(self, http: aiohttp.ClientSession) -> Session:
+        """Return what was seen; an error ends the session and is named in it."""
+        await asyncio.sleep(max(0.0, self._start_s - time.time() - 0.5))
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                socket = await http.ws_connect(self._load.url, max_msg_size=0)
+            async with socket:
+                listener = asyncio.create_task(self._listen(socket))
+                try:
+                    await asyncio.wait_for(self._is_ready.wait(), CONNECT_S)
+                    if self._session.error is None:
+                        await self._talk(socket)
+                finally:
+                    listener.cancel()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._session.error = self._session.error or f"{type(error).__name__}: {error}"
+        return self._session
+
+    async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        packets = self._packets
+        for message in packets.head:
+            await socket.send_bytes(message)
+        self._zero = time.perf_counter() + max(0.0, self._start_s - time.time())
+        n_packets = int(self._load.seconds / packets.period_s)
+        for i in range(n_packets):
+            await self._send_due(socket, i)
+        self._marker_sent = time.perf_counter()
+        await socket.send_bytes(msgpack.packb({"type": "Marker", "id": MARKER_ID}))
+        # The server waits for D more frames before it echoes: audio goes on.
+        give_up = n_packets + int(MARKER_PATIENCE_S / packets.period_s)
+        for i in range(n_packets, give_up):
+            if self._marked.is_set() or self._session.error is not None:
+                break
+            await self._send_due(socket, i)
+        if self._load.has_flush and self._session.error is None:
+            self._flush_sent = time.perf_counter()
+            await socket.send_bytes(msgpack.packb({"type": "Flush", "id": FLUSH_ID}))
+            await asyncio.wait_for(self._flushed.wait(), MARKER_PATIENCE_S)
+
+    async def _send_due(self, socket: aiohttp.ClientWebSocketResponse, i: int) -> None:
+        # A packet is due when its last sample was spoken.
+        due = self._zero + (i + 1) * self._packets.period_s
+        wait_s = due - time.perf_counter()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._session.late_s.append(time.perf_counter() - due)
+        await socket.send_bytes(self._packets.message(i))
+
+    async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        async for frame in socket:
+            if frame.type is aiohttp.WSMsgType.BINARY:
+                self._hear(msgpack.unpackb(frame.data), time.perf_counter())
+        self._fail(f"the server closed with {socket.close_code}")
+
+    def _hear(self, message: dict[str, object], now: float) -> None:
+        session = self._session
+        match message:
+            case {"type": "Step"}:
+                session.lags_s.append(now - self._zero - (len(session.lags_s) + 1) / FRAME_RATE)
+            case {"type": "Word", "start_time": float(start_s)}:
+                session.n_words += 1
+                if session.first_word_s is None:
+                    session.first_word_s = now - self._zero - start_s
+            case {"type": "Ready"}:
+                self._is_ready.set()
+            case {"type": "Marker"}:
+                session.marker_s = now - self._marker_sent
+                self._marked.set()
+            case {"type": "Flushed"}:
+                session.flush_s = now - self._flush_sent
+                self._flushed.set()
+            case {"type": "Error"}:
+                self._fail(str(message.get("message")))
+
+    def _fail(self, reason: str) -> None:
+        self._session.error = self._session.error or reason
+        for event in (self._is_ready, self._marked, self._flushed):
+            event.set()
+
+
+def n_frames_of(load: Load) -> int:
+    """Return how many Steps each session should have seen before its marker."""
+    return int(load.seconds * FRAME_RATE * FRAME_SAMPLES) // FRAME_SAMPLES
+
+
+def steady_lags(sessions: list[Session], first_share: float, last_share: float) -> Iterator[float]:
+    """Yield the lags of the frames between two shares of each session."""
+    for session in sessions:
+        n = len(session.lags_s)
+        yield from session.lags_s[int(first_share * n) : int(last_share * n)]

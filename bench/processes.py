@@ -1,0 +1,110 @@
+"""Gateways and workers as real processes, for benchmarks; and what they cost."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.engines.process import ROOT
+
+READY_S = 90.0
+PATH = "/api/asr-streaming"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One gateway and its workers."""
+
+    url: str
+    gateway_pid: int
+    worker_pids: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def running(*command: str, core: int | None = None) -> Iterator[int]:
+    """Run a command until the block ends; yields its pid. Its output goes where ours goes wrong: to stderr."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)
+    pin(process.pid, core)
+    try:
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def service(
+    worker_flags: list[str],
+    gateway_flags: list[str] | None = None,
+    *,
+    n_workers: int = 1,
+    worker_core: int | None = None,
+    gateway_core: int | None = None,
+) -> Iterator[Service]:
+    """Run a gateway with workers until the block ends. Without ``--config`` anybody may enter."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = free_port()
+        flags = gateway_flags or []
+        if "--config" not in flags:
+            flags = [*flags, "--allow-no-keys"]
+        pids = []
+        for i in range(n_workers):
+            endpoint = f"ipc://{folder}/worker{i}"
+            command = ("-m", "asr_worker", "--bind", endpoint, "--log", "error", *worker_flags)
+            pids.append(stack.enter_context(running(sys.executable, *command, core=worker_core)))
+            flags = [*flags, "--worker", endpoint]
+        command = ("-m", "asr_gateway", "--port", str(port), "--log", "error", *flags)
+        gateway = stack.enter_context(running(sys.executable, *command, core=gateway_core))
+        url = f"http://127.0.0.1:{port}"
+        await_ready(url)
+        yield Service(url=url, gateway_pid=gateway, worker_pids=tuple(pids))
+
+
+def await_ready(url: str) -> None:
+    """Wait until a gateway serves.
+
+    Raises:
+        TimeoutError: it does not in time.
+    """
+    give_up_s = time.monotonic() + READY_S
+    while time.monotonic() < give_up_s:
+        with contextlib.suppress(OSError, urllib.error.HTTPError), urllib.request.urlopen(f"{url}/readyz", timeout=2):
+            return
+        time.sleep(0.1)
+    message = f"{url} is not ready after {READY_S:.0f} s; what its processes said is above"
+    raise TimeoutError(message)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has spent, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def pin(pid: int, core: int | None) -> None:
+    """Bind a process to a core, where the system can."""
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(pid, {core % (os.cpu_count() or 1)})
