@@ -1,6 +1,6 @@
 """Which processes one machine needs, and with which arguments. Pure: what the machine has is passed in.
 
-asr serve ─┬─ gateway      --worker ENDPOINT ... --scrape URL ...
+asr serve ─┬─ gateway      --worker ENDPOINT ... --scrape ENDPOINT=URL ...
            ├─ worker-0     --bind ENDPOINT --device cuda:0 --metrics-port P
            └─ worker-1     --bind ENDPOINT --device cuda:1 --metrics-port P
 """
@@ -79,5 +79,6 @@ def gateway_arguments(plan: ServePlan) -> list[str]:
     """Return the arguments of ``asr-gateway``."""
     arguments = ["--config", plan.config, "--host", plan.host, "--port", str(plan.port)]
     for worker in plan.workers:
-        arguments += ["--worker", worker.endpoint, "--scrape", f"http://127.0.0.1:{worker.metrics_port}/metrics"]
+        url = f"http://127.0.0.1:{worker.metrics_port}/metrics"
+        arguments += ["--worker", worker.endpoint, "--scrape", f"{worker.endpoint}={url}"]
     return [*arguments, *plan.common_flags]

@@ -25,7 +25,7 @@ DEFAULT_MODULE: Final = "fake"
 
 _WORDS: Final = Shape(r"\S+", "a text without blanks")
 _TEXTS: Final = Kind(base=str, many=True, limits=_WORDS)
-_URLS: Final = Kind(base=str, many=True, limits=Shape(r"https?://\S+", "an http URL"))
+_URLS: Final = Kind(base=str, many=True, limits=Shape(r"(\S+=)?https?://\S+", "an http URL, or NAME=URL"))
 _OPTIONS: Final = (
     CONFIG,
     Option(name="worker", kind=_TEXTS, help="endpoint of a worker: tcp://HOST:PORT or ipc://PATH; may be repeated"),

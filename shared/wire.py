@@ -36,7 +36,8 @@ from shared.wire_fields import (
 Part: TypeAlias = bytes | memoryview
 Parts: TypeAlias = Sequence[Part]
 
-MAX_HEADER_BYTES: Final = 1 << 20
+MAX_HEADER_BYTES: Final = 8 << 20
+"""Of part 0: every session of a full worker may have all its markers due in one step."""
 MAX_PART_BYTES: Final = MAX_ROWS * FRAME_BYTES
 """What a socket may refuse unread (``ZMQ_MAXMSGSIZE``)."""
 

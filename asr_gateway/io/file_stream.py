@@ -117,7 +117,8 @@ class FileStream:
 
     def ended(self, error: AsrError) -> None:
         """The session is over before its time."""
-        self._error = error
+        # Without its traceback: that would keep the frames of whoever raised it.
+        self._error = error.with_traceback(None)
         self._changed.set()
 
     # --- inside -------------------------------------------------------------------------------------------

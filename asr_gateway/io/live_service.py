@@ -1,7 +1,8 @@
 """What all clients of one live route share, and what each of them uses."""
 
+import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +34,8 @@ class LiveService:
     clock_limits: ClockLimits
     metrics: GatewayMetrics
     make_opus_decoder: Callable[[], OpusDecoder]
+    big_messages: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One client at a time decodes a big message, and everybody else has a turn before the next does."""
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -25,7 +26,7 @@ class StatusRoutes:
         dispatch: what is asked.
         modules: what is served.
         metrics: this process's.
-        scrape: URLs of the metrics of workers, which ``/metrics`` includes.
+        scrape: of the metrics of workers, which ``/metrics`` includes: ``URL``, or ``NAME=URL`` to label them so.
     """
 
     def __init__(
@@ -83,10 +84,18 @@ class StatusRoutes:
     async def _metrics_text(self, _: web.Request) -> web.Response:
         own = self._metrics.render()
         if self._scrape:
-            texts = await asyncio.gather(*[_scraped(url) for url in self._scrape])
-            found = zip(self._scrape, texts, strict=True)
-            own = merge(own, {url.split("//")[-1].split("/")[0]: text for url, text in found if text})
+            sources = [_named(source) for source in self._scrape]
+            texts = await asyncio.gather(*[_scraped(url) for _, url in sources])
+            own = merge(own, {name: text for (name, _), text in zip(sources, texts, strict=True) if text})
         return web.Response(body=own, headers={"Content-Type": CONTENT_TYPE})
+
+
+def _named(source: str) -> tuple[str, str]:
+    """Return the label and the URL of ``NAME=URL``; without a name, host and port are one."""
+    name, separator, url = source.partition("=http")
+    if separator:
+        return name, "http" + url
+    return urlsplit(source).netloc, source
 
 
 async def _scraped(url: str) -> bytes:

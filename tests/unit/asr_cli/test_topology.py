@@ -59,8 +59,8 @@ def test_the_gateway_is_told_of_every_worker_and_its_metrics() -> None:
     plan = plan_of_two()
     assert gateway_arguments(plan) == [
         *("--config", "c.toml", "--host", "127.0.0.1", "--port", "8080"),
-        *("--worker", "ipc:///a", "--scrape", "http://127.0.0.1:1/metrics"),
-        *("--worker", "ipc:///b", "--scrape", "http://127.0.0.1:2/metrics"),
+        *("--worker", "ipc:///a", "--scrape", "ipc:///a=http://127.0.0.1:1/metrics"),
+        *("--worker", "ipc:///b", "--scrape", "ipc:///b=http://127.0.0.1:2/metrics"),
         *("--log", "debug"),
     ]
 
