@@ -17,6 +17,9 @@ from training.progress import Phase, Schedule
 from training.targets import PAD
 from training.utterance import Batch, UtteranceSource
 
+JOINT_STATE: Final = "joint.pt"
+"""The state before the encoder settled: a later, longer run goes on from a copy of it as its state."""
+
 _CORRUPTED_TEXT: Final = 0.12
 _CORRUPTED_CODES: Final = 0.03
 _ENCODER_RATE: Final = 0.6
@@ -96,8 +99,9 @@ class Trainer:
                 last_every = self.elapsed_s
         self.save()
 
-    def save(self) -> None:
-        """Write the state; a crash while writing leaves the old one."""
+    def save(self, path: Path | None = None) -> None:
+        """Write the state, to its file if no other is given; a crash while writing leaves the old one."""
+        path = path or self.settings.state
         state = {
             "net": self.net.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -105,9 +109,9 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             "phase": self.phase.value if self.phase else None,
         }
-        fresh = self.settings.state.with_suffix(".new")
+        fresh = path.with_suffix(".new")
         torch.save(state, fresh)
-        fresh.replace(self.settings.state)
+        fresh.replace(path)
 
     def _load(self) -> None:
         state = torch.load(self.settings.state, map_location=self.settings.device, weights_only=True)
@@ -124,6 +128,7 @@ class Trainer:
         if self.phase is Phase.CONTINUOUS and phase is not Phase.CONTINUOUS:
             self._fit_codebooks()
         if phase is Phase.SETTLED:
+            self.save(self.settings.state.with_name(JOINT_STATE))
             self._replay.clear()
             self.net.tables_from_bridge()
             self.net.mimi.requires_grad_(requires_grad=False)

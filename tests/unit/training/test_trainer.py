@@ -44,6 +44,7 @@ def test_a_stopped_run_goes_on_where_it_was(micro: ModuleConfig, tone_bank: Bank
     torch.testing.assert_close(norms, entries.square().sum(-1) / -2)
     second.run()
     assert second.step == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"state.pt", "joint.pt"}
     assert [line for line in lines if line.endswith(("continuous", "discrete", "settled"))] == [
         "step 0: continuous",
         "step 3: discrete",
