@@ -67,7 +67,7 @@ def run_clients(load: Load, n_processes: int) -> list[Session]:
     context = multiprocessing.get_context("spawn")
     answers: multiprocessing.queues.Queue[list[Session]] = context.Queue()
     # All processes begin together, once the slowest of them has imported what it needs.
-    start_s = time.time() + 2.0 + 0.5 * n_processes
+    start_s = time.time() + 1.2 + 0.5 * n_processes
     shares = [len(range(i, load.n_clients, n_processes)) for i in range(n_processes)]
     processes = [
         context.Process(target=_process, args=(load, share, start_s, i, answers), daemon=True)
@@ -189,6 +189,8 @@ class _Client:
                 self._flushed.set()
             case {"type": "Error"}:
                 self._fail(str(message.get("message")))
+            case _:
+                pass
 
     def _fail(self, reason: str) -> None:
         self._session.error = self._session.error or reason

@@ -103,10 +103,10 @@ def bare_server(every: int) -> Iterator[tuple[str, int]]:
     """Run the bare server; yields its address and pid."""
     port = free_port()
     command = (sys.executable, "-m", "bench.echo", "--port", str(port), "--every", str(every))
-    with running(*command, core=GATEWAY_CORE) as pid:
+    with running(*command, core=GATEWAY_CORE) as process:
         url = f"http://127.0.0.1:{port}"
-        await_ready(url)
-        yield url, pid
+        await_ready(url, process)
+        yield url, process.pid
 
 
 if __name__ == "__main__":

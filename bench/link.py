@@ -199,7 +199,8 @@ def swallow(endpoint: str, _parts: list[bytes], n_messages: int) -> None:
 
 
 def _peer(endpoint: str) -> "zmq.Socket[bytes]":
-    socket = zmq.Context.instance().socket(zmq.DEALER)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+    socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, PATIENCE_MS)
     socket.setsockopt(zmq.ROUTING_ID, PEER)
     socket.set_hwm(QUEUED_MESSAGES)

@@ -31,13 +31,13 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(*command: str, core: int | None = None) -> Iterator[int]:
-    """Run a command until the block ends; yields its pid. Its output goes where ours goes wrong: to stderr."""
+def running(*command: str, core: int | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command until the block ends. Its output goes where ours goes when something is wrong: to stderr."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)
     pin(process.pid, core)
     try:
-        yield process.pid
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -63,31 +63,31 @@ def service(
         flags = gateway_flags or []
         if "--config" not in flags:
             flags = [*flags, "--allow-no-keys"]
-        pids = []
+        processes = []
         for i in range(n_workers):
             endpoint = f"ipc://{folder}/worker{i}"
             command = ("-m", "asr_worker", "--bind", endpoint, "--log", "error", *worker_flags)
-            pids.append(stack.enter_context(running(sys.executable, *command, core=worker_core)))
+            processes.append(stack.enter_context(running(sys.executable, *command, core=worker_core)))
             flags = [*flags, "--worker", endpoint]
         command = ("-m", "asr_gateway", "--port", str(port), "--log", "error", *flags)
         gateway = stack.enter_context(running(sys.executable, *command, core=gateway_core))
         url = f"http://127.0.0.1:{port}"
-        await_ready(url)
-        yield Service(url=url, gateway_pid=gateway, worker_pids=tuple(pids))
+        await_ready(url, gateway, *processes)
+        yield Service(url=url, gateway_pid=gateway.pid, worker_pids=tuple(process.pid for process in processes))
 
 
-def await_ready(url: str) -> None:
-    """Wait until a gateway serves.
+def await_ready(url: str, *processes: "subprocess.Popen[bytes]") -> None:
+    """Wait until a server serves.
 
     Raises:
-        TimeoutError: it does not in time.
+        TimeoutError: it does not in time, or one of the processes that it needs has ended.
     """
     give_up_s = time.monotonic() + READY_S
-    while time.monotonic() < give_up_s:
+    while time.monotonic() < give_up_s and all(process.poll() is None for process in processes):
         with contextlib.suppress(OSError, urllib.error.HTTPError), urllib.request.urlopen(f"{url}/readyz", timeout=2):
             return
         time.sleep(0.1)
-    message = f"{url} is not ready after {READY_S:.0f} s; what its processes said is above"
+    message = f"{url} is not ready, {READY_S:.0f} s being the limit; what its processes said is above"
     raise TimeoutError(message)
 
 

@@ -1,0 +1,70 @@
+"""Each benchmark still runs: a few iterations, and the JSON line at its end. The numbers themselves are not judged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.slow
+
+
+def run(module: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"bench.{module}", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 0, ended.stderr
+    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    assert result["bench"] == module
+    assert {"date", "machine", "commit", "versions", "limit"} <= result.keys()
+    return result
+
+
+def test_wire() -> None:
+    rows = run("wire", "--rows", "1", "64", "--seconds", "0.01")["rows"]
+    assert [(row["block"], row["rows"]) for row in rows] == [
+        ("AudioBlock", 1),
+        ("StepBlock", 1),
+        ("AudioBlock", 64),
+        ("StepBlock", 64),
+    ]
+
+
+def test_link() -> None:
+    rows = run("link", "--rows", "4", "--frames", "400")["rows"]
+    assert [row["direction"] for row in rows] == ["AudioBlock in", "StepBlock out"]
+
+
+def test_worker_loop() -> None:
+    (row,) = run("worker_loop", "--slots", "16", "--steps", "5")["rows"]
+    assert row["ours_ms"] > 0
+
+
+def test_step_with_all_and_with_few_rows() -> None:
+    flags = ("--sizes", "demo", "--batches", "4", "--active", "1", "4", "--rounds", "1", "--steps", "2")
+    few, all_rows = run("step", *flags)["rows"]
+    assert (few["active"], all_rows["active"]) == (1, 4)
+    assert 0 < few["floor_ms"] < all_rows["floor_ms"]
+
+
+def test_capacity_of_a_worker_with_the_fake_model() -> None:
+    flags = ("--fake-step-ms", "1", "--slots", "2", "--sessions", "2", "--seconds", "2", "--flush")
+    (row,) = run("capacity", *flags)["rows"]
+    assert row["verdict"] in {"holds", "too late", "falls behind"}, row
+    assert row["marker_p50_ms"] > 0
+
+
+def test_latency() -> None:
+    (row,) = run("latency", "--full", "4", "--loads", "0.5", "--seconds", "1")["rows"]
+    assert (row["sessions"], row["errors"]) == (2, 0)
+
+
+def test_gateway() -> None:
+    (row,) = run("gateway", "--sessions", "2", "--seconds", "1", "--packings", "opus20")["rows"]
+    assert row["errors"] == 0
+    assert row["bare_streams_per_core"] > 0
