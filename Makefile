@@ -88,4 +88,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -e '.[all,dev]'
 	touch $@
 
-include training/training.mk
+include training/training.mk bench/bench.mk
