@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 
-PORT ?= 8080
+PORT ?=
 CONFIG ?=
 WORKERS ?=
 SERVE_FLAGS ?=
@@ -35,7 +35,7 @@ help: ## list the targets
 venv: $(INSTALLED) ## make .venv with the pinned packages
 
 serve: $(INSTALLED) ## serve the demo model on http://127.0.0.1:8080 (PORT= CONFIG= WORKERS= SERVE_FLAGS=)
-	@exec $(BIN)/asr serve --port $(PORT) $(if $(CONFIG),--config "$(CONFIG)") $(if $(WORKERS),--workers $(WORKERS)) $(SERVE_FLAGS)
+	@exec $(BIN)/asr serve $(if $(PORT),--port $(PORT)) $(if $(CONFIG),--config "$(CONFIG)") $(if $(WORKERS),--workers $(WORKERS)) $(SERVE_FLAGS)
 
 test: $(INSTALLED) ## run the tests that need neither GPU nor network (PYTEST_FLAGS=)
 	@exec $(BIN)/python -m pytest -q -m "not slow and not gpu and not network" $(PYTEST_FLAGS)

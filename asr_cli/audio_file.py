@@ -23,7 +23,8 @@ class AudioFile:
         try:
             self._file = soundfile.SoundFile(str(path))
         except (OSError, soundfile.LibsndfileError) as error:
-            message = f"{path}: {error}"
+            reason = error if path.is_file() else "is a folder" if path.is_dir() else "no such file"
+            message = f"{path}: {reason}"
             raise UsageError(message) from error
         self.path = path
         self.duration_s: float = self._file.frames / self._file.samplerate

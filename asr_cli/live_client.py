@@ -170,6 +170,9 @@ async def connection() -> AsyncIterator[aiohttp.ClientSession]:
     except TimeoutError as error:
         message = f"the service was silent for {SILENT_SERVICE_S:g} s"
         raise UsageError(message) from error
+    except aiohttp.ClientConnectorError as error:
+        message = f"nobody answers at {error.host}:{error.port} ({error.strerror}); is the service running? see --url"
+        raise UsageError(message) from error
     except (aiohttp.ClientError, OSError) as error:
         message = f"no service can be reached there: {error}"
         raise UsageError(message) from error

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     values = chosen(args, OPTIONS, os.environ)
     config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
+    check_free(overridden(config.gateway, values))
     private_dir = tempfile.mkdtemp(prefix="asr-")  # only this user may enter it
     try:
         plan = make_plan(values, config, config_path, private_dir)
@@ -83,6 +84,22 @@ def run(args: argparse.Namespace) -> int:
         return asyncio.run(group.run())
     finally:
         shutil.rmtree(private_dir, ignore_errors=True)
+
+
+def check_free(gateway: GatewayConfig) -> None:
+    """See to it that nobody listens where the gateway shall: the readiness of a stranger would be taken for ours.
+
+    Raises:
+        UsageError: somebody does, or there is no such address here.
+    """
+    try:
+        family = socket.getaddrinfo(gateway.host, gateway.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        with socket.create_server((gateway.host, gateway.port), family=family):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"port {gateway.port} of {gateway.host}: {reason}; --port and --host choose another place"
+        raise UsageError(message) from error
 
 
 def demo_config() -> Path:

@@ -5,7 +5,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import Service, transcribe_by_post, transcribe_live
 from asr_cli.transcript import timed_words
 from asr_cli.transcript_output import RENDERERS, SUFFIXES, LiveWords, StatusLine, View
+from asr_cli.usage import UsageError
 from shared.settings import TEXT, Option, add_options, chosen
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -44,12 +45,27 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe the files one after another; an unreadable one is found before any is sent."""
     audio_files = [AudioFile(path) for path in args.files]
     if args.output_dir is not None:
+        check_names(args.files)
         args.output_dir.mkdir(parents=True, exist_ok=True)
     values = chosen(args, (URL, KEY), os.environ)
     service = Service(url=values.get(URL.name, DEFAULT_URL), key=values.get(KEY.name, DEFAULT_KEY))
     for audio in audio_files:
         transcribe_file(audio, service, args)
     return 0
+
+
+def check_names(files: Sequence[Path]) -> None:
+    """See to it that no result overwrites another.
+
+    Raises:
+        UsageError: two files differ only in their folders or endings.
+    """
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            message = f"{other} and {path} would be written to the same file; transcribe them into different folders"
+            raise UsageError(message)
 
 
 def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace) -> None:

@@ -38,6 +38,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.bind(address)
+        # Here and not later: of two processes that were both let bind, only one may listen, and the other says so.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         message = f"port {port} of {host}: {error.strerror}"

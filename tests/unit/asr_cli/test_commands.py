@@ -1,5 +1,6 @@
 import io
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,8 @@ def test_the_list_of_commands_loads_no_heavy_library() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["transcribe", "/no/such/file.wav"], "/no/such/file.wav"),
+        (["transcribe", "/no/such/file.wav"], "/no/such/file.wav: no such file"),
+        (["transcribe", "/"], "/: is a folder"),
         (["serve", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
         (["doctor", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
         (["serve", "--port", "x"], "--port x: must be an integer from 0 to 65535"),
@@ -58,7 +60,23 @@ def test_a_service_that_is_not_there_is_said_without_a_traceback(
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(2400, np.float32), 24_000)
     assert main(["transcribe", str(path), "--url", "http://127.0.0.1:1"]) == 1
-    assert "no service can be reached there" in capsys.readouterr().err
+    assert "nobody answers at 127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_no_result_overwrites_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / "a.wav", tmp_path / "a.flac"]
+    for path in paths:
+        soundfile.write(path, np.zeros(2400, np.float32), 24_000)
+    assert main(["transcribe", "--output-dir", str(tmp_path / "out"), *map(str, paths)]) == 1
+    assert "would be written to the same file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_port_that_somebody_listens_on_is_not_served(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--model", "fake", "--port", str(port)]) == 1
+    assert f"port {port} of 127.0.0.1: Address already in use" in capsys.readouterr().err
 
 
 def test_a_setting_can_come_from_the_environment(
