@@ -82,8 +82,8 @@ class Worker:
         self._gateways = [b"gw:%d" % i for i in range(n_gateways)]
         self._sessions = [np.arange(i, n_sessions, n_gateways, dtype=np.int64) + 1 for i in range(n_gateways)]
         random = np.random.default_rng(0)
-        # Speech and silence take turns, so that words come as they do in a conversation.
-        self._loud = random.random((50, n_sessions)) < 0.6
+        # Speech and silence take turns of 0.8 s, so that words come about as they do in a conversation.
+        self._loud = np.repeat(random.random((10, n_sessions)) < 0.6, 10, axis=0)
         self._pcm = random.uniform(-0.3, 0.3, (n_sessions, FRAME_SAMPLES)).astype(np.float32)
         for gateway, sessions in zip(self._gateways, self._sessions, strict=True):
             self._pool.handle(gateway, Hello(version=PROTOCOL_VERSION, gateway="bench"), 0.0)
