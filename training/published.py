@@ -73,8 +73,9 @@ def mimi_tensors(mimi: MimiEncoder, codebooks: MovingCodebooks) -> dict[str, Ten
 def export(net: Net, toml: Path, folder: Path) -> None:
     """Write ``toml``, both weight files and the tokenizer into ``folder``: all that a worker needs."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(lm_tensors(net.lm), folder / LM_FILE)
-    save_file(mimi_tensors(net.mimi, net.codebooks), folder / MIMI_FILE)
+    for name, tensors in ((LM_FILE, lm_tensors(net.lm)), (MIMI_FILE, mimi_tensors(net.mimi, net.codebooks))):
+        save_file(tensors, folder / name)
+        (folder / name).chmod(0o644)  # safetensors makes files that only their owner may read
     write_tokenizer(words_of(net.module), folder / TOKENIZER_FILE)
     shutil.copyfile(toml, folder / "demo.toml")
 
