@@ -24,7 +24,7 @@ from training.testset import Recording, Studio, Voices  # noqa: E402
 from training.words import PROTOTYPE_WORDS  # noqa: E402
 
 STATED_RATE = 0.05
-"""Of espeak-ng's trained voices, clean, at 100 to 215 words a minute: wider than the card's 3 %, see training/RESULTS.md."""
+"""Of espeak-ng's trained voices, clean, at 100 to 215 words a minute, where the card's 3 % do not reach."""
 
 
 def has_voices() -> bool:
