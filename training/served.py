@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -50,8 +51,7 @@ async def serving(toml: Path) -> AsyncIterator[Service]:
         TimeoutError: the service was not ready in time.
     """
     port = free_ports(1)[0]
-    log = toml.parent / "serve.log"
-    with log.open("wb") as output:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603, ASYNC220 - started once, before anything runs
             [sys.executable, "-m", "asr_cli", "serve", "--config", str(toml), "--port", str(port), "--device", "cpu"],
             stdout=output,
