@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             search(try_sessions, start=options.start, most=options.slots)
     report.table(rows)
     report.note(largest=max((row["sessions"] for row in rows if row["verdict"] == "holds"), default=0))
-    report.finish(keep=options.keep)
+    report.finish(keep=options.keep, label=options.label)
     return 0
 
 
@@ -77,6 +77,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="client processes; about one for each 200 sessions")
     parser.add_argument("--flush", action="store_true", help="end each session with our Flush, too")
     parser.add_argument("--keep", action="store_true", help="write the result to bench/results/")
+    parser.add_argument("--label", default="", help="of the kept result, to tell several of a day apart")
     return parser.parse_args(arguments)
 
 

@@ -57,12 +57,13 @@ class Report:
             print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
         print()
 
-    def finish(self, *, keep: bool) -> None:
-        """Print the JSON line; ``keep`` also writes it to ``results/``."""
+    def finish(self, *, keep: bool, label: str = "") -> None:
+        """Print the JSON line; ``keep`` also writes it to ``results/``, ``label`` tells several of a day apart."""
         self._result["load_average_at_end"] = os.getloadavg()[0]
         if keep:
             RESULTS.mkdir(exist_ok=True)
-            path = RESULTS / f"{self._result['date'][:10]}-{self._result['bench']}.json"
+            name = "-".join(filter(None, (self._result["date"][:10], self._result["bench"], label)))
+            path = RESULTS / f"{name}.json"
             path.write_text(json.dumps(self._result, indent=1) + "\n")
         sys.stdout.flush()
         print(json.dumps(self._result))

@@ -31,7 +31,9 @@ LIMIT = "weights and visible KV are read once for each step, products run at the
 def main(arguments: list[str] | None = None) -> int:
     """Measure as the command line says."""
     options = parse(arguments)
-    report = Report("step", LIMIT, {k: str(v) for k, v in vars(options).items() if k != "reference_python"})
+    report = Report(
+        "step", LIMIT, {k: str(v) for k, v in vars(options).items() if k not in {"reference_python", "weights"}}
+    )
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     machine = measure_machine(device)
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         for engine in engines:
             engine.close()
     report.table(rows)
-    report.finish(keep=options.keep)
+    report.finish(keep=options.keep, label=options.label)
     return 0
 
 
@@ -71,6 +73,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--reference-python", help="an interpreter that can import moshi")
     parser.add_argument("--weights", type=Path, help="where seeded weights are kept; default: a temporary folder")
     parser.add_argument("--keep", action="store_true", help="write the result to bench/results/")
+    parser.add_argument("--label", default="", help="of the kept result, to tell several of a day apart")
     return parser.parse_args(arguments)
 
 
