@@ -223,6 +223,8 @@ class Loop:
                 # A lost block cannot be made good on the link, so a gateway that is too slow is as good as gone.
                 self._metrics.result_dropped()
                 self._give_up(routing_id, delivery)
+        if outbox:
+            self._show_occupancy()
 
     def _send_load(self, *, has_stepped: bool) -> None:
         if self._load_schedule.is_due(self._clock(), has_stepped=has_stepped):
@@ -232,8 +234,12 @@ class Loop:
                 # A Load is worth nothing later: who is only slow gets the next one.
                 if self._link.send(routing_id, load) is Delivery.UNREACHABLE:
                     self._give_up(routing_id, Delivery.UNREACHABLE)
-            self._metrics.slots_changed(used=self._pool.n_used, free=self._pool.n_free)
-            self._metrics.gateways_changed(len(self._pool.gateways))
+            # Also without anything sent: a gateway may have gone.
+            self._show_occupancy()
+
+    def _show_occupancy(self) -> None:
+        self._metrics.slots_changed(used=self._pool.n_used, free=self._pool.n_free)
+        self._metrics.gateways_changed(len(self._pool.gateways))
 
     def _give_up(self, routing_id: bytes, delivery: Delivery) -> None:
         if routing_id in self._pool.gateways:
