@@ -15,6 +15,7 @@ import torch
 
 from training.bank import Bank, synthesise, write_bank
 from training.evaluate import Examination, examine
+from training.feed import fed
 from training.finetune import FineTuning, fine_tune
 from training.net import Net
 from training.progress import Schedule
@@ -110,8 +111,9 @@ def _train(args: argparse.Namespace) -> None:
     settings = Settings(
         state=args.out / "state.pt", schedule=schedule, batch_size=args.batch, device=args.device, seed=args.seed
     )
-    trainer = Trainer(net=net, source=source, settings=settings, report=say)
-    trainer.run()
+    trainer = Trainer(net=net, n_frames=source.n_frames, settings=settings, report=say)
+    # A resumed run must not hear the first batches again.
+    trainer.run(fed(source, size=args.batch, seed=[args.seed, trainer.step], device=args.device))
     export(net, args.config, args.out)
     say(f"wrote {args.out / 'demo.toml'}")
 

@@ -5,6 +5,8 @@ audio with gradients the copies cost three times as much as the product, so trai
 ``conv1d``. A test holds both to the same numbers.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,9 @@ from asr_worker.model.attention import Sequence
 from asr_worker.model.mimi import LATENTS_PER_FRAME, MimiEncoder
 from asr_worker.model.seanet import CausalConv, Stage
 
+_LONG_STAGES: Final = 2
+"""The stages whose rows are megabytes each."""
+
 
 def latents_of(mimi: MimiEncoder, pcm: Tensor, *, learn_front: bool = True) -> Tensor:
     """Return the latents before the quantiser, ``[B, F, dimension]``, of samples ``[B, F * 1920]``.
@@ -20,11 +25,13 @@ def latents_of(mimi: MimiEncoder, pcm: Tensor, *, learn_front: bool = True) -> T
     ``learn_front=False`` keeps gradients from the first stage: it costs as much as all others together, since it
     works on every sample, and learns the least.
     """
-    with torch.set_grad_enabled(torch.is_grad_enabled() and learn_front):
-        x = _stage(mimi.encoder.stages[0], _conv(mimi.encoder.first, pcm[:, None]))
-    for stage in mimi.encoder.stages[1:]:
+    # On CPU the long stages go row by row: what a layer leaves for the next is still in the cache, and no layer asks
+    # the system for fresh pages.
+    rows = pcm.split(1) if pcm.device.type == "cpu" else (pcm,)
+    x = torch.cat([_long_stages(mimi, row, learn_front=learn_front) for row in rows])
+    for stage in mimi.encoder.stages[_LONG_STAGES:]:
         x = _stage(stage, x)
-    x = _conv(mimi.encoder.last, functional.elu(x)).transpose(1, 2)
+    x = _conv(mimi.encoder.last, functional.elu(x))[:, :, 0].transpose(1, 2)
     config = mimi.config
     memory = Sequence(
         n_positions=x.shape[1],
@@ -34,7 +41,8 @@ def latents_of(mimi: MimiEncoder, pcm: Tensor, *, learn_front: bool = True) -> T
         max_period=config.max_period,
         like=x,
     )
-    return _conv(mimi.downsample, mimi.transformer(x, memory).transpose(1, 2)).transpose(1, 2)
+    x = mimi.transformer(x, memory)
+    return _conv(mimi.downsample, x.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
 
 
 def init_encoder(mimi: MimiEncoder, generator: torch.Generator) -> None:
@@ -62,6 +70,14 @@ def init_encoder(mimi: MimiEncoder, generator: torch.Generator) -> None:
         mimi.quantizer.entries.normal_(generator=generator)
 
 
+def _long_stages(mimi: MimiEncoder, pcm: Tensor, *, learn_front: bool) -> Tensor:
+    with torch.set_grad_enabled(torch.is_grad_enabled() and learn_front):
+        x = _stage(mimi.encoder.stages[0], _conv(mimi.encoder.first, pcm[:, None, None]))
+    for stage in mimi.encoder.stages[1:_LONG_STAGES]:
+        x = _stage(stage, x)
+    return x
+
+
 def _stage(stage: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(stage, Stage)
     inner = _conv(stage.squeeze, functional.elu(x))
@@ -70,8 +86,12 @@ def _stage(stage: nn.Module, x: Tensor) -> Tensor:
 
 
 def _conv(conv: CausalConv, x: Tensor) -> Tensor:
-    """Convolve ``[B, C, T]`` after silence with the weights of a worker's convolution."""
+    """Convolve ``[B, C, 1, T]`` after silence with the weights of a worker's convolution.
+
+    Those lie as ``[out, kernel, in]``, which the library calls "channels last": given a height of one it takes them,
+    and what comes of them, as they lie.
+    """
     n_out, n_in, kernel = conv.published_shape
-    weight = conv.weight.view(n_out, kernel, n_in).transpose(1, 2)
+    weight = conv.weight.view(n_out, 1, kernel, n_in).permute(0, 3, 1, 2)
     stride = kernel - conv.n_carried
-    return functional.conv1d(functional.pad(x, (conv.n_carried, 0)), weight, conv.bias, stride=stride)
+    return functional.conv2d(functional.pad(x, (conv.n_carried, 0)), weight, conv.bias, stride=(1, stride))

@@ -15,7 +15,7 @@ from training.losses import Losses, Wanted, fed_text, losses, text_losses
 from training.net import Net
 from training.progress import Phase, Schedule
 from training.targets import PAD
-from training.utterance import Batch, UtteranceSource
+from training.utterance import Batch
 
 JOINT_STATE: Final = "joint.pt"
 """The state before the encoder settled: a later, longer run goes on from a copy of it as its state."""
@@ -52,7 +52,8 @@ class Trainer:
     """A network, its optimiser and where they stand."""
 
     net: Net
-    source: UtteranceSource
+    n_frames: int
+    """F of every batch."""
     settings: Settings
     report: Callable[[str], None]
     step: int = 0
@@ -77,10 +78,11 @@ class Trainer:
         if settings.state.exists():
             self._load()
 
-    def run(self, every: Callable[[], None] | None = None, every_s: float = 420.0) -> None:
-        """Train until the schedule is over; call ``every`` now and then (its time does not count)."""
+    def run(self, next_batch: Callable[[], Batch]) -> None:
+        """Train until the schedule is over on what ``next_batch`` returns."""
+        self._next_batch = next_batch
         self.net.train()
-        last_save = last_every = self.elapsed_s
+        last_save = self.elapsed_s
         recent: deque[Losses] = deque(maxlen=self.settings.log_every)
         while (done := self.settings.schedule.done(self.elapsed_s, self.step)) < 1:
             start = time.perf_counter()
@@ -94,9 +96,6 @@ class Trainer:
             if self.elapsed_s - last_save > self.settings.save_every_s:
                 self.save()
                 last_save = self.elapsed_s
-            if every and self.elapsed_s - last_every > every_s:
-                every()
-                last_every = self.elapsed_s
         self.save()
 
     def save(self, path: Path | None = None) -> None:
@@ -139,7 +138,7 @@ class Trainer:
     def _fit_codebooks(self) -> None:
         rows: list[Tensor] = []
         while sum(len(latents) for latents in rows) < _FIT_LATENTS_PER_ENTRY * self.net.module.mimi.codebook_size:
-            pcm = self._tensor(self.source.batch(self.settings.batch_size).pcm)
+            pcm = self._tensor(self._next_batch().pcm)
             rows.append(latents_of(self.net.mimi, pcm).flatten(0, 1).float())
         latents = torch.cat(rows)
         self.net.codebooks.fit(self.net.mimi.quantizer, latents, self._generator)
@@ -147,14 +146,14 @@ class Trainer:
 
     @property
     def _latents_per_batch(self) -> int:
-        return self.settings.batch_size * self.source.n_frames
+        return self.settings.batch_size * self.n_frames
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["scale"]
 
     def _joint_step(self) -> Losses:
-        batch = self.source.batch(self.settings.batch_size)
+        batch = self._next_batch()
         wanted = self._wanted(batch)
         fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
         with torch.autocast(self.settings.device, torch.bfloat16):
@@ -190,7 +189,7 @@ class Trainer:
 
     def _settled_step(self) -> Losses:
         """Encode a new batch as a server would; learn from it together with two that were kept."""
-        batch = self.source.batch(self.settings.batch_size)
+        batch = self._next_batch()
         with torch.no_grad():
             latents = latents_of(self.net.mimi, self._tensor(batch.pcm))
             codes = self.net.mimi.quantizer(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])

@@ -78,6 +78,10 @@ class UtteranceSource:
         clips = pool(self._rng, n_noises, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
         self._noises: Sequence[Pcm] = [clip for _, clip in clips]
 
+    def reseed(self, seed: np.random.SeedSequence) -> None:
+        """Draw from another stream of random numbers from here on."""
+        self._rng = np.random.default_rng(seed)
+
     def batch(self, size: int) -> Batch:
         """Return ``size`` fresh utterances with their targets."""
         drawn = [self.utterance() for _ in range(size)]

@@ -11,38 +11,43 @@ from asr_worker.model.loading import ModelFiles, load_model
 from shared.config import ModuleConfig
 from training.bank import Bank
 from training.decode import transcribe, words_of
+from training.feed import fed
 from training.net import Net
 from training.progress import Phase, Schedule
 from training.published import export, module_of
 from training.trainer import Settings, Trainer
-from training.utterance import UtteranceSource
+from training.utterance import Batch, UtteranceSource
 
 N_FRAMES = 24
 
 
+def batches(bank: Bank) -> Callable[[], Batch]:
+    source = UtteranceSource(bank, n_frames=N_FRAMES, delay=6, n_words=42, seed=4, n_noises=2)
+    return fed(source, size=4, seed=[4], device="cpu")
+
+
 def trainer(
-    micro: ModuleConfig, bank: Bank, state: Path, steps: int, report: Callable[[str], None], *, log_every: int = 10
+    micro: ModuleConfig, state: Path, steps: int, report: Callable[[str], None], *, log_every: int = 10
 ) -> Trainer:
     torch.set_num_threads(1)
-    source = UtteranceSource(bank, n_frames=N_FRAMES, delay=6, n_words=42, seed=4, n_noises=2)
     settings = Settings(
         state=state, schedule=Schedule(seconds=1, steps=steps, peak=3e-3), batch_size=4, seed=4, log_every=log_every
     )
-    return Trainer(net=Net(micro, seed=4), source=source, settings=settings, report=report)
+    return Trainer(net=Net(micro, seed=4), n_frames=N_FRAMES, settings=settings, report=report)
 
 
 def test_a_stopped_run_goes_on_where_it_was(micro: ModuleConfig, tone_bank: Bank, tmp_path: Path) -> None:
     lines: list[str] = []
-    first = trainer(micro, tone_bank, tmp_path / "state.pt", 6, lines.append)
-    first.run()
-    second = trainer(micro, tone_bank, tmp_path / "state.pt", 8, lines.append)
+    first = trainer(micro, tmp_path / "state.pt", 6, lines.append)
+    first.run(batches(tone_bank))
+    second = trainer(micro, tmp_path / "state.pt", 8, lines.append)
     assert (second.step, second.phase) == (6, Phase.DISCRETE)
     for name, tensor in first.net.state_dict().items():
         assert torch.equal(tensor, second.net.state_dict()[name]), name
     entries = second.net.mimi.quantizer.entries
     norms = second.net.mimi.quantizer.minus_half_norms
     torch.testing.assert_close(norms, entries.square().sum(-1) / -2)
-    second.run()
+    second.run(batches(tone_bank))
     assert second.step == 8
     assert {path.name for path in tmp_path.iterdir()} == {"state.pt", "joint.pt"}
     assert [line for line in lines if line.endswith(("continuous", "discrete", "settled"))] == [
@@ -62,8 +67,8 @@ def test_training_from_nothing_lowers_the_loss_and_yields_a_checkpoint_that_the_
     micro: ModuleConfig, micro_toml: Path, tone_bank: Bank, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    run = trainer(micro, tone_bank, tmp_path / "state.pt", 240, lines.append, log_every=20)
-    run.run()
+    run = trainer(micro, tmp_path / "state.pt", 240, lines.append, log_every=20)
+    run.run(batches(tone_bank))
     found = [float(match[1]) for line in lines if (match := re.search(r"text (\d+\.\d+)", line))]
     assert found[-1] < 0.6 * found[0]
     export(run.net, micro_toml, tmp_path)
@@ -71,7 +76,7 @@ def test_training_from_nothing_lowers_the_loss_and_yields_a_checkpoint_that_the_
         lm=tmp_path / "lm.safetensors", mimi=tmp_path / "mimi.safetensors", tokenizer=tmp_path / "tokenizer.model"
     )
     model = load_model(module_of(tmp_path / "demo.toml"), files, device="cpu", threads=1, seed=1)
-    pcm = run.source.batch(model.facts.n_slots).pcm
+    pcm = np.concatenate([batches(tone_bank)().pcm] * 2)[: model.facts.n_slots]
     everyone = np.ones(model.facts.n_slots, bool)
     said = []
     for frame in range(N_FRAMES):
