@@ -146,7 +146,7 @@ def synthesise(seed: int, n_phrases: int, *, flite_share: float, held_out: bool 
             continue
         done += 1
         if not held_out:
-            if rng.random() < (0.4 if with_flite else 0.25):
+            if rng.random() < (0.6 if with_flite else 0.3):
                 speech = revoiced(speech, noise)
             if rng.random() < 0.7:  # noqa: PLR2004
                 speech = speech.stretched(rng.uniform(0.84, 1.19))

@@ -27,7 +27,7 @@ def latents_of(mimi: MimiEncoder, pcm: Tensor, *, learn_front: bool = True) -> T
     """
     # On CPU the long stages go row by row: what a layer leaves for the next is still in the cache, and no layer asks
     # the system for fresh pages.
-    rows = pcm.split(1) if pcm.device.type == "cpu" else (pcm,)
+    rows = torch.split(pcm, 1) if pcm.device.type == "cpu" else (pcm,)
     x = torch.cat([_long_stages(mimi, row, learn_front=learn_front) for row in rows])
     for stage in mimi.encoder.stages[_LONG_STAGES:]:
         x = _stage(stage, x)

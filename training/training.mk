@@ -2,7 +2,7 @@
 # Debian's synthesisers and word list, and matplotlib for the picture.
 
 MINUTES ?= 60
-PHRASES ?= 24000
+PHRASES ?= 48000
 DEMO_OUT ?= build/demo
 RECORDINGS ?= 24
 BASELINE ?=

@@ -62,7 +62,7 @@ def test_words_are_read_from_tokens_by_the_servers_rule() -> None:
     assert [(word.text, word.start_s, word.stop_s) for word in words] == [("stop", 0.0, 0.24)]
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_training_from_nothing_lowers_the_loss_and_yields_a_checkpoint_that_the_worker_loads(
     micro: ModuleConfig, micro_toml: Path, tone_bank: Bank, tmp_path: Path
 ) -> None:
