@@ -19,20 +19,24 @@ from typing import Final
 import structlog
 
 from asr_worker.config import WorkerSettings, read_settings
+from asr_worker.core.admission import Admission, admit
 from asr_worker.core.handshake import Identity
 from asr_worker.core.model import AsrModel, ModelFacts
 from asr_worker.core.pool import Pool
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Link
-from asr_worker.io.loop import Loop, TokenTap, warm_up
+from asr_worker.io.loop import Loop, TokenTap
+from asr_worker.io.rehearsal import measure_capacity, warm_up
 from asr_worker.io.status_server import Status, StatusServer
 from asr_worker.io.token_log import TokenLog, queue_length
 from asr_worker.metrics import WorkerMetrics
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_speech import PAD_CODE
+from shared.config import WorkerConfig
 from shared.errors import AsrError, ModelFaultError
 from shared.hub import resolve
 from shared.log_events import (
+    ADMISSION_DECIDED,
     CONFIG_LOADED,
     CONFIG_WARNING_FOUND,
     LISTENING_STARTED,
@@ -123,10 +127,12 @@ def run(settings: WorkerSettings) -> None:
         model = load(settings)
         step_s = warm_up(model)
         log.info(MODEL_WARMED_UP, step_ms=round(1e3 * step_s, 3))
+        admission = decide_admission(model, settings.worker, metrics)
         pool = Pool(
             facts=model.facts,
             identity=Identity(worker=_incarnation(), module=settings.module_name),
             config=settings.worker,
+            admission=admission,
             detokenize=model.detokenize,
         )
         pool.note_warm_up(step_s)
@@ -136,13 +142,37 @@ def run(settings: WorkerSettings) -> None:
         process.loop = Loop(
             pool=pool, model=model, link=link, metrics=metrics, drain_s=settings.worker.drain_s, tap=tap
         )
-        log.info(LISTENING_STARTED, endpoint=endpoint, slots=model.facts.n_slots)
+        log.info(LISTENING_STARTED, endpoint=endpoint, sessions=admission.sessions)
         if settings.announce is not None:
             unfinished = settings.announce.with_name(settings.announce.name + ".part")
             unfinished.write_text(endpoint + "\n")
             unfinished.replace(settings.announce)
         process.loop.run()
     log.info(PROCESS_STOPPED)
+
+
+def decide_admission(model: AsrModel, config: WorkerConfig, metrics: WorkerMetrics) -> Admission:
+    """Time the model's steps, unless that is switched off; return how many sessions are admitted, and say so.
+
+    Raises:
+        ModelFaultError: the device failed.
+    """
+    search = measure_capacity(model, config.measure_s)
+    admission = admit(model.facts, config, search.measured)
+    metrics.admission_decided(admission, search.timings)
+    log = structlog.get_logger()
+    log.info(
+        ADMISSION_DECIDED,
+        sessions=admission.sessions,
+        files=admission.files,
+        slots=model.facts.n_slots,
+        measured=admission.measured,
+        reserve=admission.reserve,
+        step_p99_ms={timing.n_active: round(1e3 * timing.p99_s, 1) for timing in search.timings},
+    )
+    if admission.warning is not None:
+        log.warning(CONFIG_WARNING_FOUND, warning=admission.warning)
+    return admission
 
 
 def load(settings: WorkerSettings) -> AsrModel:

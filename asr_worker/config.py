@@ -39,6 +39,7 @@ _OPTIONS: Final = (
     Option(name="fake_delay", kind=_COUNT, help="its delay in frames (6, or as in the file); 32 as the 2.6B model"),
     Option(name="fake_context", kind=_COUNT, help="frames that its words depend on (128)"),
     Option(name="fake_step_ms", kind=Kind(base=float, limits=Range(0.0)), help="how long its steps take at least (0)"),
+    Option(name="fake_row_ms", kind=Kind(base=float, limits=Range(0.0)), help="and longer for each session (0)"),
     Option(name="fake_fail_at_step", kind=_COUNT, help="the step from which on its device fails (never)"),
     Option(name="fake_word", kind=Kind(base=str, many=True), help="a word that it may say, instead of made-up ones"),
     LOG,
@@ -53,6 +54,7 @@ _FAKE_FIELDS: Final = {
     "fake_delay": "delay_frames",
     "fake_context": "context_frames",
     "fake_step_ms": "step_ms",
+    "fake_row_ms": "row_ms",
     "fake_fail_at_step": "fail_at_step",
     "fake_word": "words",
 }

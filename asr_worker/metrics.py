@@ -4,10 +4,12 @@ One object for each process, with a registry of its own. It is written by the lo
 ``--metrics-port``.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from asr_worker.core.admission import Admission, Timing
 from shared.exposition import render
 from shared.units import FRAME_RATE
 
@@ -43,6 +45,16 @@ class WorkerMetrics:
         )
         self._used = gauge("slots_used", "Slots that a session holds.")
         self._free = gauge("slots_free", "Slots that a new session may have.")
+        self._admitted = gauge("sessions_admitted", "Sessions that the worker admits at once.")
+        self._measured = gauge(
+            "sessions_measured", "Sessions whose step ends within 60 ms, as timed at start-up; -1: not timed."
+        )
+        self._start_step = Gauge(
+            "asr_worker_start_step_seconds",
+            "99th percentile of a step with full caches, as timed at start-up, by active slots.",
+            ("active",),
+            registry=registry,
+        )
         self._words = counter("words", "Words recognised.")
         self._gaps = counter("gaps", "Sessions whose frames arrived with a gap.")
         self._evictions = counter("evictions", "Sessions that the worker ended itself, by error code.", "code")
@@ -68,6 +80,13 @@ class WorkerMetrics:
         """Say how many slots are held, and how many may be had."""
         self._used.set(used)
         self._free.set(free)
+
+    def admission_decided(self, admission: Admission, timings: Iterable[Timing]) -> None:
+        """Say how many sessions are admitted, and what was timed."""
+        self._admitted.set(admission.sessions)
+        self._measured.set(-1 if admission.measured is None else admission.measured)
+        for timing in timings:
+            self._start_step.labels(timing.n_active).set(timing.p99_s)
 
     def gateways_changed(self, count: int) -> None:
         """Say how many gateways are there."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from asr_worker.core.admission import admit
 from asr_worker.core.handshake import Identity
 from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.model.fake import FakeModel
@@ -76,6 +77,7 @@ class Worker:
             facts=self._model.facts,
             identity=Identity(worker="wk:bench", module="bench"),
             config=WorkerConfig(),
+            admission=admit(self._model.facts, WorkerConfig()),
             detokenize=self._model.detokenize,
         )
         self._frame = 0

@@ -182,9 +182,13 @@ class WorkerConfig:
     gateway_timeout_s: Seconds = 5.0
     drain_s: Patience = 30.0
     max_sessions: Count | None = None
-    """Sessions admitted at once; default: the batch size."""
+    """Sessions admitted at once; default: as many as the device was measured to hold, on CPU the batch size."""
+    measure_s: Annotated[float, Range(0.0, 600.0)] = 2.0
+    """About how long steps are timed at start-up to find that out; 0: not at all."""
+    reserve_share: Annotated[float, Range(0.0, 0.9)] = 0.1
+    """Share of the measured sessions that is kept for those that another worker loses."""
     file_share: Annotated[float, Range(0.0, 1.0)] = 0.25
-    """Share of the slots that files may hold while live sessions want them; at least one slot."""
+    """Share of the admitted sessions that files may be; at least one."""
     seed: Annotated[int, Range(0, (1 << 63) - 1)] = 299_792_458
 
 

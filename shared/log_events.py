@@ -33,6 +33,7 @@ LOOP_LAGGED: Final = "loop_lagged"
 # Worker
 MODEL_LOADED: Final = "model_loaded"
 MODEL_WARMED_UP: Final = "model_warmed_up"
+ADMISSION_DECIDED: Final = "admission_decided"
 MODEL_FAILED: Final = "model_failed"
 GATEWAY_JOINED: Final = "gateway_joined"
 GATEWAY_REFUSED: Final = "gateway_refused"

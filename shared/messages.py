@@ -169,6 +169,7 @@ class Welcome:
     """NAME of ``[modules.NAME]``."""
     fingerprint: str
     n_slots: int
+    """Slots that the worker gives away: as many sessions as it admits at once."""
     n_heads: int
     n_codebooks: int
     delay_frames: int

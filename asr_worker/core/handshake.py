@@ -17,14 +17,14 @@ class Identity:
     module: str
 
 
-def welcome(facts: ModelFacts, identity: Identity, *, window_frames: int) -> Welcome:
-    """Return the answer to a gateway that fits."""
+def welcome(facts: ModelFacts, identity: Identity, *, n_sessions: int, window_frames: int) -> Welcome:
+    """Return the answer to a gateway that fits, from a worker that admits ``n_sessions``."""
     return Welcome(
         version=PROTOCOL_VERSION,
         worker=identity.worker,
         module=identity.module,
         fingerprint=facts.fingerprint,
-        n_slots=facts.n_slots,
+        n_slots=n_sessions,
         n_heads=facts.n_heads,
         n_codebooks=facts.n_codebooks,
         delay_frames=facts.delay_frames,

@@ -100,6 +100,18 @@ class AsrModel(Protocol):
         """
         ...
 
+    def restart(self, *, age_frames: int = 0) -> None:
+        """Make every slot fresh and begin the random numbers anew; no step may be under way.
+
+        Args:
+            age_frames: let every slot be as old as if it had stepped so many frames instead, with memories that mean
+                nothing: for timing the steps of a service that has run for long.
+
+        Raises:
+            ModelFaultError: the device can no longer be trusted.
+        """
+        ...
+
     def detokenize(self, tokens: list[int]) -> str:
         """Return the text of one word's pieces, without a leading space."""
         ...

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_worker.core.admission import Admission
 from asr_worker.core.batch import Batch
 from asr_worker.core.gateways import MAX_GATEWAYS, Gateway, GatewayTable, OnceInAWhile
 from asr_worker.core.handshake import Identity, unwelcome, welcome, wrong_version
@@ -61,9 +62,16 @@ class Pool:
     """Slots, sessions and gateways of one model."""
 
     def __init__(
-        self, *, facts: ModelFacts, identity: Identity, config: WorkerConfig, detokenize: Callable[[list[int]], str]
+        self,
+        *,
+        facts: ModelFacts,
+        identity: Identity,
+        config: WorkerConfig,
+        admission: Admission,
+        detokenize: Callable[[list[int]], str],
     ) -> None:
         self._facts = facts
+        self._admission = admission
         self._identity = identity
         self._config = config
         self._leases = Leases(facts=facts, window_frames=config.window_frames, detokenize=detokenize)
@@ -85,8 +93,7 @@ class Pool:
     @property
     def n_free(self) -> int:
         """Sessions that can still be opened."""
-        allocator, most = self._leases.allocator, self._config.max_sessions
-        return allocator.n_free if most is None else max(0, min(allocator.n_free, most - allocator.n_used))
+        return self._admission.sessions - self.n_used
 
     @property
     def is_draining(self) -> bool:
@@ -237,7 +244,8 @@ class Pool:
     def _welcome(self, routing_id: bytes, now: float) -> list[Outgoing]:
         if self._gateways.enter(routing_id, now) is None:
             return [(routing_id, unwelcome(f"this worker serves {MAX_GATEWAYS} gateways already"))]
-        return [(routing_id, welcome(self._facts, self._identity, window_frames=self._config.window_frames))]
+        window_frames, n_sessions = self._config.window_frames, self._admission.sessions
+        return [(routing_id, welcome(self._facts, self._identity, n_sessions=n_sessions, window_frames=window_frames))]
 
     def _open(self, gateway: Gateway, message: Open) -> list[Outgoing]:
         held = gateway.slots.get(message.session)
@@ -260,8 +268,7 @@ class Pool:
             return REJECT_DRAINING
         if message.resume is not None:
             return REJECT_RESUME
-        most_files = max(1, int(self._config.file_share * self._facts.n_slots))
-        is_one_too_many = message.kind is SessionKind.FILE and self._leases.n_files >= most_files
+        is_one_too_many = message.kind is SessionKind.FILE and self._leases.n_files >= self._admission.files
         return REJECT_FULL if is_one_too_many or not self.n_free else ""
 
     def _reject(self, gateway: Gateway, message: Open, reason: str) -> Outgoing:

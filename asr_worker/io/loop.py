@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import numpy as np
 import structlog
 
 from asr_worker.core.load import LoadSchedule
@@ -34,7 +33,6 @@ from shared.log_events import (
     SESSION_EVICTED,
 )
 from shared.messages import EventKind, Evict, Reject, StepBlock, Unwelcome, Welcome
-from shared.units import FRAME_SAMPLES
 
 MAX_MESSAGES_PER_TURN: Final = 1_024
 """So that a flood cannot keep the model waiting; what is left waits in the socket's own bounded queues."""
@@ -83,29 +81,6 @@ class TokenTap:
 
     recorder: TokenRecorder
     log: TokenLog
-
-
-def warm_up(model: AsrModel, n_steps: int = 2) -> float:
-    """Run all-active steps on silence and return how long the last one took, in seconds.
-
-    Slots are reset when they are leased, so no session sees what this leaves behind.
-
-    Raises:
-        ModelFaultError: the device fails.
-    """
-    n_slots = model.facts.n_slots
-    plan = StepPlan(
-        pcm=np.zeros((n_slots, FRAME_SAMPLES), np.float32),
-        active=np.ones(n_slots, np.bool_),
-        reset=np.ones(n_slots, np.bool_),
-    )
-    step_s = 0.0
-    for _ in range(n_steps):
-        started_s = time.perf_counter()
-        model.launch(plan)
-        model.collect()
-        step_s = time.perf_counter() - started_s
-    return step_s
 
 
 class Loop:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from asr_worker.model.lm import LanguageModel
-from asr_worker.model.mimi import MimiEncoder
+from asr_worker.model.mimi import LATENTS_PER_FRAME, MimiEncoder
 from asr_worker.model.rows import Rows, all_rows, rows_of
 from asr_worker.model.sampling import Sampler
 from shared.units import FRAME_SAMPLES
@@ -99,7 +99,10 @@ class DeviceStep:
         self._ring.reset(rows)
         self._mimi_state.reset(rows)
 
-    def reset_all(self) -> None:
-        """Make every slot fresh and begin the random numbers anew."""
+    def reset_all(self, *, age_frames: int = 0) -> None:
+        """Make every slot fresh, or as old as ``age_frames`` steps, and begin the random numbers anew."""
         self.reset(torch.ones_like(self._last_text, dtype=torch.bool))
         self._sampler.restart()
+        if age_frames:
+            self._ring.age(age_frames)
+            self._mimi_state.ring.age(LATENTS_PER_FRAME * age_frames)

@@ -71,6 +71,7 @@ class FakeModel:
             pauses=np.zeros((n_slots, settings.n_heads), np.float32),
         )
         self._n_launched = 0
+        self._is_rehearsal = False
         self._ready_s = 0.0
         self._reset(np.arange(n_slots))
         self._facts = _facts_of(settings)
@@ -86,10 +87,10 @@ class FakeModel:
 
     def launch(self, plan: StepPlan) -> None:
         """Compute one step; ``collect`` waits until it has taken as long as it should."""
-        self._ready_s = time.perf_counter() + self._settings.step_ms / 1e3
-        self._n_launched += 1
         self._reset(np.flatnonzero(plan.reset))
         rows = np.flatnonzero(plan.active)
+        self._ready_s = time.perf_counter() + (self._settings.step_ms + self._settings.row_ms * len(rows)) / 1e3
+        self._n_launched += not self._is_rehearsal
         codes = encode(plan.pcm[rows], self._settings.n_codebooks)
         if plan.codes is not None:
             given = plan.codes[rows]
@@ -113,6 +114,13 @@ class FakeModel:
             raise ModelFaultError(message)
         time.sleep(max(0.0, self._ready_s - time.perf_counter()))
         return self._result
+
+    def restart(self, *, age_frames: int = 0) -> None:
+        """Make every slot fresh. Steps cost the same at any age; those of aged slots are none that may fail."""
+        self._reset(np.arange(self._settings.n_slots))
+        self._steps[:] = age_frames
+        self._n_launched = 0
+        self._is_rehearsal = age_frames > 0
 
     def _reset(self, rows: NDArray[np.int64]) -> None:
         self._fed[rows] = 0

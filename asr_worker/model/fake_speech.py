@@ -51,8 +51,10 @@ class FakeSettings:
     """What it can say; by default some 400,000 words of one or two syllables."""
     step_ms: float = 0.0
     """How long one step takes at least."""
+    row_ms: float = 0.0
+    """How much longer for each active slot."""
     fail_at_step: int | None = None
-    """The step, counted from 1, in which the device fails for good; None: never."""
+    """The step, counted from 1 since the last restart, in which the device fails for good; None: never."""
 
     def __post_init__(self) -> None:
         limits = (
@@ -62,6 +64,7 @@ class FakeSettings:
             ("context_frames", self.context_frames, 100, 4096),
             ("delay_frames", self.delay_frames, 2, self.context_frames - 16),
             ("step_ms", self.step_ms, 0, 60_000),
+            ("row_ms", self.row_ms, 0, 60_000),
         )
         for name, value, low, high in limits:
             if not low <= value <= high:

@@ -68,6 +68,10 @@ class Ring:
         rows = rows or self._everyone
         rows.put(self.position, rows.take(self.position).add(active, alpha=n_new))
 
+    def age(self, n_positions: int) -> None:
+        """Let every slot be as old as if it had stepped ``n_positions``; what it remembers means nothing."""
+        self.position.fill_(n_positions)
+
     def reset(self, rows: Tensor) -> None:
         """Empty the slots in the mask ``[B]``: what their rings hold is hidden by the position."""
         self.position.masked_fill_(rows, 0)

@@ -125,6 +125,19 @@ class TorchAsrModel:
         self._collected.pauses[:] = self._result_pauses
         return self._collected
 
+    def restart(self, *, age_frames: int = 0) -> None:
+        """Make every slot fresh, or as old as ``age_frames`` steps, and begin the random numbers anew.
+
+        Raises:
+            ModelFaultError: the device can no longer be trusted.
+        """
+        try:
+            with torch.inference_mode():
+                self._step.reset_all(age_frames=age_frames)
+        except RuntimeError as error:
+            msg = f"the slots could not be reset on {self._facts.device}: {error}"
+            raise ModelFaultError(msg) from error
+
     def detokenize(self, tokens: list[int]) -> str:
         """Return the text of one word's pieces, without a leading space."""
         return self._tokenizer.decode(tokens)

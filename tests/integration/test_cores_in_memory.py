@@ -23,6 +23,7 @@ from asr_gateway.core.fleet import EndSession, Fleet, FleetAction, OpenSlot, Ref
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.outbound import Outbound
 from asr_gateway.core.session import Session, SessionState
+from asr_worker.core.admission import admit
 from asr_worker.core.pool import Identity, Pool
 from asr_worker.core.words import WordSaid
 from asr_worker.model.fake import FakeModel
@@ -122,6 +123,7 @@ class CoresInMemory(RuleBasedStateMachine):
             facts=self.model.facts,
             identity=Identity(worker="wk:memory", module="asr"),
             config=WorkerConfig(window_frames=3),
+            admission=admit(self.model.facts, WorkerConfig()),
             detokenize=self.model.detokenize,
         )
         self.fleet = Fleet(GatewayConfig(), Random(0))

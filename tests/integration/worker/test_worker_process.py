@@ -156,10 +156,22 @@ def cpu_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def test_steps_that_grow_too_slow_are_told_and_on_cpu_all_slots_are_admitted_still(
+    start_worker: Fixture, connect: Fixture
+) -> None:
+    worker = start_worker("--fake-slots", "4", "--fake-row-ms", "25", "--metrics-port", "0")
+    assert connect(worker).hello().n_slots == 4
+    assert "4 sessions are admitted, but with more than 2 a step was measured to take longer" in worker.output()
+    with urllib.request.urlopen(f"{worker.metrics_url()}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    assert {"asr_worker_sessions_admitted 4", "asr_worker_sessions_measured 2"} <= set(lines)
+    assert any(line.startswith('asr_worker_start_step_seconds{active="3"} 0.07') for line in lines)
+
+
 def test_the_session_cap_is_below_the_slots(start_worker: Fixture, connect: Fixture) -> None:
     worker = start_worker("--max-sessions", "1")
     gateway = connect(worker)
-    gateway.hello()
+    assert gateway.hello().n_slots == 1
     assert isinstance(gateway.open(1), Ready)
     assert gateway.expect(Load).free == 0
     assert isinstance(gateway.open(2), Reject)

@@ -1,3 +1,4 @@
+from asr_worker.core.admission import Admission, Timing
 from asr_worker.metrics import WorkerMetrics
 
 FRESH = """\
@@ -48,6 +49,8 @@ def test_the_names_of_a_worker() -> None:
         "asr_worker_late_steps_total",
         "asr_worker_link_errors_total",
         "asr_worker_results_dropped_total",
+        "asr_worker_sessions_admitted",
+        "asr_worker_sessions_measured",
         "asr_worker_slots_free",
         "asr_worker_slots_used",
         "asr_worker_step_lag_seconds",
@@ -55,6 +58,20 @@ def test_the_names_of_a_worker() -> None:
         "asr_worker_token_log_dropped_total",
         "asr_worker_words_total",
     ]
+
+
+def test_what_was_timed_at_start_is_shown() -> None:
+    metrics = WorkerMetrics()
+    metrics.admission_decided(
+        Admission(sessions=3, files=1, measured=2), [Timing(n_active=2, median_s=0.05, p99_s=0.0625)]
+    )
+    assert changes(metrics) == {
+        "asr_worker_sessions_admitted": "3",
+        "asr_worker_sessions_measured": "2",
+        'asr_worker_start_step_seconds{active="2"}': "0.0625",
+    }
+    metrics.admission_decided(Admission(sessions=3, files=1), [])
+    assert changes(metrics)["asr_worker_sessions_measured"] == "-1"
 
 
 def test_a_step_within_its_frame_is_not_late() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from asr_worker.core.admission import admit
 from asr_worker.core.handshake import Identity
 from asr_worker.core.model import StepPlan
 from asr_worker.core.pool import Outgoing, Pool
@@ -55,6 +56,7 @@ class Worker:
             facts=self.model.facts,
             identity=Identity(worker="wk:test", module="fake"),
             config=config,
+            admission=admit(self.model.facts, config),
             detokenize=self.model.detokenize,
         )
         self.now = 100.0

@@ -296,6 +296,24 @@ def test_a_start_makes_every_slot_fresh_and_repeats_the_draws(small: Any) -> Non
     assert said() == first
 
 
+def test_a_restart_leaves_nothing_of_what_old_slots_heard(small: Any) -> None:
+    model = small.load(replace(small.module, temperature=1.0))
+    everyone = np.ones(4, bool)
+
+    def said() -> list[int]:
+        tokens = []
+        for frame in SPEECH[:15]:
+            model.launch(StepPlan(pcm=np.repeat(frame[None], 4, axis=0), active=everyone, reset=~everyone))
+            tokens += model.collect().text.tolist()
+        return tokens
+
+    first = said()
+    model.restart(age_frames=100)
+    assert said() != first
+    model.restart()
+    assert said() == first
+
+
 def test_detokenize_gives_the_text_of_a_word(small: Any) -> None:
     model = small.load()
     texts = {model.detokenize([token]) for token in range(4, 48)}
