@@ -12,6 +12,7 @@ from typing import Final
 
 from asr_cli.capacity import memory_need
 from asr_cli.serve import demo_config
+from asr_cli.speed import measure_speed, speed_line
 from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, probe_torch
 from shared.config import ModuleConfig
 from shared.config_file import load_config
@@ -26,10 +27,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command and its flags."""
     parser = subparsers.add_parser(
         "doctor",
-        description="Say what this machine can do: libraries, device, number type, memory, and how many slots of a "
-        "configuration fit into it. The exit status is 1 if something that the service needs is missing.",
+        description="Say what this machine can do: libraries, device, number type, memory, how many slots of a "
+        "configuration fit into it, and how many sessions it steps in time. The exit status is 1 if something that "
+        "the service needs is missing.",
     )
     add_options(parser, [CONFIG])
+    parser.add_argument(
+        "--speed",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="load the models, if their files are on this machine, and time their steps (default: yes; some seconds)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -43,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     for module in config.modules:
         for line in capacity_lines(module, torch.devices):
             print_fact(f"{config_path.name} [{module.name}]", line)
+        if args.speed and torch.version is not None:
+            print_fact(f"{config_path.name} [{module.name}]", speed_line(measure_speed(config_path, module.name)))
     for name in missing:
         print_fact("missing", name)
     return 1 if missing else 0

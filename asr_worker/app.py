@@ -6,20 +6,22 @@ Gateways can connect only once the model is warm, so whoever is welcomed is serv
 """
 
 import contextlib
+import json
+import logging
 import os
 import signal
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from asr_worker.config import WorkerSettings, read_settings
-from asr_worker.core.admission import Admission, admit
+from asr_worker.core.admission import Admission, Timing, admit
 from asr_worker.core.handshake import Identity
 from asr_worker.core.model import AsrModel, ModelFacts
 from asr_worker.core.pool import Pool
@@ -79,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker until a signal ends it, and return the exit status."""
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+        if settings.is_measuring:
+            measure(settings)
+            return 0
         with open_logs(
             process="worker",
             log_dir=settings.log_dir,
@@ -161,18 +166,38 @@ def decide_admission(model: AsrModel, config: WorkerConfig, metrics: WorkerMetri
     admission = admit(model.facts, config, search.measured)
     metrics.admission_decided(admission, search.timings)
     log = structlog.get_logger()
-    log.info(
-        ADMISSION_DECIDED,
-        sessions=admission.sessions,
-        files=admission.files,
-        slots=model.facts.n_slots,
-        measured=admission.measured,
-        reserve=admission.reserve,
-        step_p99_ms={timing.n_active: round(1e3 * timing.p99_s, 1) for timing in search.timings},
-    )
+    log.info(ADMISSION_DECIDED, **described(admission, search.timings, model.facts))
     if admission.warning is not None:
         log.warning(CONFIG_WARNING_FOUND, warning=admission.warning)
     return admission
+
+
+def described(admission: Admission, timings: Iterable[Timing], facts: ModelFacts) -> dict[str, Any]:
+    """Return what was measured and decided, as plain values."""
+    return {
+        "sessions": admission.sessions,
+        "files": admission.files,
+        "slots": facts.n_slots,
+        "measured": admission.measured,
+        "reserve": admission.reserve,
+        "step_p99_ms": {str(timing.n_active): round(1e3 * timing.p99_s, 1) for timing in timings},
+    }
+
+
+def measure(settings: WorkerSettings) -> None:
+    """Print, as one line of JSON, how many sessions this device holds and what a worker would admit.
+
+    Raises:
+        ConfigError: settings or files are wrong.
+        ModelFaultError: the device failed.
+    """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    model = load(settings)
+    warm_up(model)
+    search = measure_capacity(model, settings.worker.measure_s)
+    admission = admit(model.facts, settings.worker, search.measured)
+    found = described(admission, search.timings, model.facts)
+    print(json.dumps({"device": model.facts.device, "dtype": model.facts.dtype, **found}))  # noqa: T201  (its purpose)
 
 
 def load(settings: WorkerSettings) -> AsrModel:

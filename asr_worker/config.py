@@ -25,6 +25,7 @@ _OPTIONS: Final = (
     CONFIG,
     Option(name="module", kind=TEXT, help="NAME of the [modules.NAME] to serve, if the file has several"),
     Option(name="bind", kind=_ENDPOINT, help="where gateways connect: tcp://HOST:PORT (port 0: a free one) or ipc://PATH"),
+    Option(name="measure", kind=Kind(base=bool), help="only time the steps, print as JSON what was found, and end"),
     Option(name="announce", kind=TEXT, help="file that the endpoint is written to once the worker is ready"),
     Option(name="metrics_port", kind=_PORT, help="port of /metrics, /healthz and /readyz; 0: a free one"),
     Option(name="metrics_host", kind=TEXT, help="address of the metrics port (127.0.0.1)"),
@@ -65,6 +66,8 @@ class WorkerSettings:
     """All that one worker process needs to know."""
 
     bind: str
+    is_measuring: bool
+    """Only find out how many sessions the device holds."""
     worker: WorkerConfig
     module_name: str
     module: ModuleConfig | None
@@ -107,7 +110,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Worke
     """
     args = make_parser().parse_args(arguments)
     values = chosen(args, (*_OPTIONS, *_SECTION), environ)
-    if "bind" not in values:
+    is_measuring = values.get("measure", False)
+    if "bind" not in values and not is_measuring:
         message = "no endpoint: give --bind tcp://HOST:PORT or set ASR_BIND"
         raise ConfigError(message)
     is_fake = values.get("model") == FAKE
@@ -116,7 +120,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Worke
     module = _module(service, values.get("module")) if service else None
     worker = overridden(service.worker if service else WorkerConfig(), values)
     return WorkerSettings(
-        bind=values["bind"],
+        bind=values.get("bind", ""),
+        is_measuring=is_measuring,
         worker=worker,
         module_name=module.name if module else values.get("module", FAKE),
         module=module,
