@@ -1,6 +1,6 @@
 """The bank: thousands of spoken phrases on disk, from which training assembles its utterances.
 
-    phrases ──► a synthesiser and a random voice ──► sometimes revoiced, played faster or slower ──► 24 kHz int16
+    phrases ──► a synthesiser and a random voice ──► mostly played a little faster or slower ──► 24 kHz int16
 
 A bank is a folder: ``pcm.raw`` (all samples, int16, memory-mapped) and ``index.npz`` (where each phrase lies, its
 words and sounds). Words are text ids (`training.words.VOCABULARY` from 4 up); foreign words have id `FOREIGN`.
@@ -23,7 +23,6 @@ from training.espeak import Espeak, EspeakVoice, SynthesisError
 from training.flite import Flite, FliteVoice
 from training.listing import listed
 from training.speech import Speech
-from training.vocoder import revoiced
 
 RATE_HZ: Final = 24_000
 FOREIGN: Final = -1
@@ -130,7 +129,7 @@ def flite_voice(rng: random.Random) -> FliteVoice:
 
 def synthesise(seed: int, n_phrases: int, *, flite_share: float, held_out: bool = False) -> Iterator[Speech]:
     """Speak random phrases; a phrase whose times a synthesiser lost is replaced by another."""
-    rng, noise = random.Random(seed), np.random.default_rng(seed)
+    rng = random.Random(seed)
     espeak, flite = Espeak(), Flite(() if held_out else SPEAKERS)
     source = PhraseSource(espeak.phonemes, held_out=held_out)
     done = 0
@@ -145,11 +144,8 @@ def synthesise(seed: int, n_phrases: int, *, flite_share: float, held_out: bool 
         except SynthesisError:
             continue
         done += 1
-        if not held_out:
-            if rng.random() < (0.6 if with_flite else 0.3):
-                speech = revoiced(speech, noise)
-            if rng.random() < 0.7:  # noqa: PLR2004
-                speech = speech.stretched(rng.uniform(0.84, 1.19))
+        if not held_out and rng.random() < 0.7:  # noqa: PLR2004
+            speech = speech.stretched(rng.uniform(0.84, 1.19))
         yield speech
 
 

@@ -1,6 +1,6 @@
 """Utterances made of a bank's phrases: what one row of a batch holds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,12 +11,14 @@ from training.bank import FIRST_WORD_ID, FOREIGN, Bank
 from training.noise import pool
 from training.speech import Pcm
 from training.targets import Targets, targets
+from training.vocoder import other_voice
 
 FRAME_SAMPLES: Final = 1920
 RATE_HZ: Final = 24_000
 _NOISE_CLIPS: Final = 60
 """Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
+_OTHER_VOICES: Final = 0.5
 _FOREIGN_ODDS: Final = 0.2
 """Odds of a phrase without a known word, beside 1.2 for one of known words only."""
 
@@ -50,6 +52,7 @@ class UtteranceSource:
         delay: D of the targets.
         seed: of everything drawn.
         how: what happens to the speech.
+        other_voices: share of the phrases that are said in another voice than the bank's.
         n_noises: clips of 20 s to draw noise from.
         n_words: how many of the bank's words the model is to know; the others are foreign to it.
     """
@@ -63,11 +66,13 @@ class UtteranceSource:
         n_words: int,
         seed: int,
         how: Augmentation | None = None,
+        other_voices: float = _OTHER_VOICES,
         n_noises: int = _NOISE_CLIPS,
     ) -> None:
         self._bank = bank
         self.n_frames = n_frames
         self._delay = delay
+        self._other_voices = other_voices
         self._last_id = FIRST_WORD_ID + n_words - 1
         self._rng = np.random.default_rng(seed)
         shares = bank.known_shares(self._last_id)
@@ -108,6 +113,9 @@ class UtteranceSource:
         at = n if empty else int(rng.uniform(0, 1.2) * RATE_HZ)
         while at < n:
             samples, spoken, heard = self._bank[int(np.searchsorted(self._odds, rng.random() * self._odds[-1]))]
+            if rng.random() < self._other_voices:
+                samples, moved = other_voice(samples, RATE_HZ, rng)
+                spoken, heard = _with_times(spoken, moved), _with_times(heard, moved)
             piece = samples[: n - at] * 10 ** (rng.uniform(-3, 3) / 20)
             pcm[at : at + len(piece)] += piece
             offset = np.array([0, at / RATE_HZ, at / RATE_HZ])
@@ -117,3 +125,8 @@ class UtteranceSource:
             gap_s = rng.uniform(1, 4) if rng.random() < 0.18 else rng.uniform(0.0, 0.8)  # noqa: PLR2004
             at += len(samples) + int(gap_s * RATE_HZ)
         return Utterance(pcm=pcm, words=np.concatenate(words), sounds=np.concatenate(sounds))
+
+
+def _with_times(rows: np.ndarray, moved: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return rows of (id, start, end in s) with their times moved."""
+    return np.column_stack((rows[:, 0], moved(rows[:, 1]), moved(rows[:, 2])))

@@ -1,18 +1,20 @@
 """Another throat for the same words: linear prediction takes the voice apart, other excitation puts it together.
 
-    samples ──► 1 / A(z) per 10 ms frame (the vocal tract) ──► warped in frequency ──┐
-                voiced or not                                                         ├──► overlap-add
-    new pulses at another pitch, or noise ────────────────────────────────────────────┘
+    samples ──► 1 / A(z) per 10 ms frame (the vocal tract) ──► warped in frequency and in time ──┐
+                voiced or not                                                                     ├──► overlap-add
+    new pulses at another pitch, or noise ────────────────────────────────────────────────────────┘
 
-Two or three speakers are too few to learn what makes a word a word. Times do not move, so labels stay exact.
+Two or three speakers are too few to learn what makes a word a word: another throat has other proportions, and says
+one sound longer and another shorter. The times of words and sounds go through the same map as the frames.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from training.speech import Pcm, Speech
+from training.speech import Pcm
 
 _Array = npt.NDArray[np.float64]
 _ORDER_PER_KHZ: Final = 1.0
@@ -20,32 +22,50 @@ _VOICED: Final = 0.25
 """Least normalised autocorrelation at a pitch lag for a frame to count as voiced."""
 
 
-def revoiced(speech: Speech, rng: np.random.Generator) -> Speech:
-    """Return the phrase in a random other voice; same length, words and times."""
-    rate = speech.rate_hz
+def other_voice(pcm: Pcm, rate: int, rng: np.random.Generator) -> tuple[Pcm, Callable[[_Array], _Array]]:
+    """Return the phrase in a random other voice, as loud, its sounds a little longer or shorter each.
+
+    Returns:
+        The samples, and what tells for moments in seconds of the old ones where they lie in the new ones.
+    """
     hop, width = rate // 100, rate // 40
     size = 1 << (2 * width - 1).bit_length()
-    window = np.hanning(width + 1)[:-1]
-    frames = _frames(speech.pcm, width, hop) * window
+    window = np.hanning(width + 1)[:-1].astype(np.float32)
+    frames = _frames(pcm, width, hop) * window
     spectra = np.abs(np.fft.rfft(frames, size)) ** 2
-    autocorrelation = np.fft.irfft(spectra)[:, : rate // 70]
+    autocorrelation = np.fft.irfft(spectra)[:, : rate // 70].astype(np.float64)
     predictor, error = _levinson(autocorrelation, round(rate / 1000 * _ORDER_PER_KHZ) + 2)
     lags = autocorrelation[:, rate // 400 :] / np.maximum(autocorrelation[:, :1], 1e-9)
     voiced = lags.max(axis=1) > _VOICED
-    excitation = _frames(_excitation(voiced, hop, len(speech.pcm), rate, rng), width, hop) * window
+    source = _paced(len(frames), rng)
+    n_samples = len(source) * hop
+    predictor, error, voiced = predictor[source], error[source], voiced[source]
+    excitation = _frames(_excitation(voiced, hop, n_samples, rate, rng), width, hop) * window
     excitation /= np.sqrt(np.mean(excitation**2, axis=1, keepdims=True)) + 1e-6
-    tract = _warped(np.fft.rfft(predictor, 4 * size), size // 2 + 1, rng.uniform(0.86, 1.16))
-    gain = np.sqrt(np.maximum(error, 0.0) / width)[:, None]
+    # Narrower or wider resonances: the poles of the filter move in from the unit circle or stay.
+    predictor = predictor * rng.uniform(0.975, 1.0) ** np.arange(predictor.shape[1])
+    tract = _warped(np.fft.rfft(predictor.astype(np.float32), size), rate, rng)
+    gain = np.sqrt(np.maximum(error, 0.0) / width)[:, None].astype(np.float32)
     shaped = np.fft.irfft(np.fft.rfft(excitation, size) * gain / tract)
-    out = np.zeros(len(frames) * hop + size)
+    out = np.zeros(len(shaped) * hop + size)
     for index, frame in enumerate(shaped):
         out[index * hop : index * hop + size] += frame
-    out = out[: len(speech.pcm)] * 0.9 / max(1e-6, float(np.max(np.abs(out))))
-    return Speech(pcm=out.astype(np.float32), rate_hz=rate, words=speech.words, sounds=speech.sounds)
+    out = out[:n_samples] * np.sqrt(np.mean(np.square(pcm)) / (np.mean(out[:n_samples] ** 2) + 1e-12))
+    return out.astype(np.float32), lambda seconds: np.searchsorted(source, seconds * rate / hop) * hop / rate
 
 
-def _frames(pcm: Pcm | _Array, width: int, hop: int) -> _Array:
-    padded = np.concatenate([pcm, np.zeros(width)]).astype(np.float64)
+def _paced(n_frames: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return which source frame each frame of the result takes: a pace that wanders between 0.65 and 1.5."""
+    n_knots = 2 + n_frames // 12
+    pace = np.exp(np.clip(rng.normal(0, rng.uniform(0, 0.28), n_knots), -0.43, 0.4))
+    each = np.interp(np.linspace(0, n_knots - 1, n_frames), np.arange(n_knots), pace)
+    ends = np.cumsum(each)
+    wanted = np.arange(int(ends[-1])) + 0.5
+    return np.minimum(np.searchsorted(ends, wanted), n_frames - 1)
+
+
+def _frames(pcm: Pcm | _Array, width: int, hop: int) -> npt.NDArray[np.float32]:
+    padded = np.concatenate([pcm, np.zeros(width)]).astype(np.float32)
     return np.lib.stride_tricks.sliding_window_view(padded, width)[: len(pcm) : hop].copy()
 
 
@@ -62,11 +82,15 @@ def _levinson(autocorrelation: _Array, order: int) -> tuple[_Array, _Array]:
     return a, error
 
 
-def _warped(spectrum: npt.NDArray[np.complex128], n_bins: int, factor: float) -> npt.NDArray[np.complex128]:
-    """Read the filter's response at frequencies divided by ``factor``: formants move up by it."""
-    fine = spectrum.shape[1] - 1
-    at = np.minimum(np.arange(n_bins) / (n_bins - 1) / factor, 1.0) * fine
-    return spectrum[:, np.round(at).astype(int)]
+def _warped(spectrum: npt.NDArray[Any], rate: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Read the filter's response at other frequencies: all formants move together, and each region a little more."""
+    last = spectrum.shape[1] - 1
+    hz = np.arange(last + 1) / last * rate / 2
+    knots = np.array([0, 500, 1000, 1700, 2600, 4000, rate / 2])
+    factors = rng.uniform(0.86, 1.16) * np.exp(rng.normal(0, rng.uniform(0, 0.07), len(knots)))
+    # A formant that moves up by a factor is read from where it was: at a frequency lower by it.
+    read_at = np.interp(hz, knots, np.maximum.accumulate(knots / factors))
+    return spectrum[:, np.round(np.minimum(read_at / (rate / 2), 1.0) * last).astype(int)]
 
 
 def _excitation(voiced: npt.NDArray[np.bool_], hop: int, n_samples: int, rate: int, rng: np.random.Generator) -> _Array:
