@@ -1,57 +1,48 @@
-"""A ``DeviceStep`` on CUDA: pinned buffers, one graph, nothing that makes the host wait before ``wait``."""
+"""Capturing steps in CUDA graphs. Written by torch's documentation and sources; what they ask for is said here.
+
+- All graphs share one memory pool: they run one after the other, and nothing that a step allocates outlives it, so
+  the order of replays is free. The largest comes first, the others fit into what it took.
+- Libraries choose kernels and allocate in their first calls, and kernels are loaded then, which a capture must not see:
+  each size is stepped before, on the stream that it is captured on, whose library workspaces the graphs then use.
+- Random numbers: a generator must be registered with each graph before its capture; greedy models have none.
+"""
+
+from collections.abc import Callable
+from typing import Final
 
 import torch
 
-from asr_worker.model.device_step import DeviceStep
+N_REHEARSALS: Final = 2
 
 
-class CudaRunner:
-    """Runs a step as a captured graph; until ``capture`` was called, eagerly.
+def capture(
+    run: Callable[[int], None],
+    rehearse: Callable[[int], None],
+    sizes: tuple[int, ...],
+    generator: torch.Generator | None,
+) -> dict[int, torch.cuda.CUDAGraph]:
+    """Return a graph of ``run(size)`` for each size. For the current device, which must have nothing else to do.
 
     Args:
-        step: its tensors are on a CUDA device.
+        run: queues a step of so many rows, from buffers and into buffers that stay.
+        rehearse: the same with everything that comes before it.
+        sizes: in rising order.
+        generator: of the random numbers that a step draws.
     """
-
-    def __init__(self, step: DeviceStep) -> None:
-        self._step = step
-        self._device = step.plan.device
-        self.plan = torch.zeros(step.plan.shape, pin_memory=True)
-        self.result = torch.zeros(step.result.shape, pin_memory=True)
-        # Blocking: the waiting thread sleeps instead of spinning on a core that the gateway may need.
-        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def capture(self, n_warm_up_steps: int) -> None:
-        """Run the plan that lies in ``plan`` a few times, then capture the step. Slots are left in any state."""
-        with torch.cuda.device(self._device):
-            # Libraries allocate and choose kernels in their first calls, which a capture must not see; they do so
-            # on the side stream that torch wants for warming up.
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                self._step.plan.copy_(self.plan, non_blocking=True)
-                for _ in range(n_warm_up_steps):
-                    self._step.run()
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            if self._step.generator is not None:
-                graph.register_generator_state(self._step.generator)
-            with torch.cuda.graph(graph):
-                self._step.run()
-            self._graph = graph
-
-    def launch(self) -> None:
-        """Queue the copy of ``plan``, the step and the copy into ``result``."""
-        with torch.cuda.device(self._device):
-            self._step.plan.copy_(self.plan, non_blocking=True)
-            if self._graph is None:
-                self._step.run()
-            else:
-                self._graph.replay()
-            self.result.copy_(self._step.result, non_blocking=True)
-            self._done.record()
-
-    def wait(self) -> None:
-        """Wait until ``result`` holds what the last launch said."""
-        self._done.synchronize()
+    graphs: dict[int, torch.cuda.CUDAGraph] = {}
+    pool = torch.cuda.graph_pool_handle()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    for size in reversed(sizes):
+        with torch.cuda.stream(stream):
+            for _ in range(N_REHEARSALS):
+                rehearse(size)
+        graph = torch.cuda.CUDAGraph()
+        if generator is not None:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            run(size)
+        graphs[size] = graph
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    return graphs

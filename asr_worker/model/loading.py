@@ -50,7 +50,14 @@ class ModelFiles:
 
 
 def load_model(
-    module: ModuleConfig, files: ModelFiles, *, device: str, threads: int, seed: int, capture: bool = True
+    module: ModuleConfig,
+    files: ModelFiles,
+    *,
+    device: str,
+    threads: int,
+    seed: int,
+    capture: bool = True,
+    is_prepared: bool = False,
 ) -> TorchAsrModel:
     """Load a module's model and warm it up.
 
@@ -62,7 +69,8 @@ def load_model(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of one step on CPU.
         seed: of the sampling noise.
-        capture: on CUDA, run the step as a captured graph.
+        capture: on CUDA, run the step as captured graphs.
+        is_prepared: also on CPU, step by an index in prepared sizes, as is always done on CUDA.
 
     Raises:
         CheckpointError: something is wrong with the files; names everything.
@@ -89,6 +97,7 @@ def load_model(
         facts=_facts(module, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
         n_text_tokens=module.model.text_out_vocab_size,
         codebook_size=module.mimi.codebook_size,
+        is_prepared=is_prepared or place.type == "cuda",
         warnings=(*warnings, *tokenizer_warnings),
     )
     model.start(capture=capture)

@@ -35,10 +35,10 @@ class MimiState:
         self.carry = carry
         self.ring = ring
 
-    def reset(self, rows: Tensor) -> None:
-        """Make the slots in the mask ``[B]`` fresh."""
-        self.carry.reset(rows)
-        self.ring.reset(rows)
+    def reset(self, chosen: Tensor, rows: Rows | None = None) -> None:
+        """Make those of ``rows`` fresh that are in the mask ``[n]``."""
+        self.carry.reset(chosen, rows)
+        self.ring.reset(chosen, rows)
 
 
 class MimiEncoder(nn.Module):

@@ -52,7 +52,7 @@ class Ring:
         new = rows.take(self.position)[:, None] + torch.arange(n_new, device=self.position.device)
         last = new[:, -1:]
         # Where the host may look, cells that no slot has filled yet are not read.
-        n_filled = self._context if last.is_cuda else min(self._context, int(last.max()) + 1)
+        n_filled = self._context if last.is_cuda or rows.runs is None else min(self._context, int(last.max()) + 1)
         held = last - torch.remainder(last - self._cells[:n_filled], self._context)
         visible = (held >= 0)[:, None] & (held[:, None] <= new[:, :, None])
         return RingStep(
@@ -72,9 +72,10 @@ class Ring:
         """Let every slot be as old as if it had stepped ``n_positions``; what it remembers means nothing."""
         self.position.fill_(n_positions)
 
-    def reset(self, rows: Tensor) -> None:
-        """Empty the slots in the mask ``[B]``: what their rings hold is hidden by the position."""
-        self.position.masked_fill_(rows, 0)
+    def reset(self, chosen: Tensor, rows: Rows | None = None) -> None:
+        """Empty those of ``rows`` in the mask ``[n]``: what their rings hold is hidden by the position."""
+        rows = rows or self._everyone
+        rows.put(self.position, rows.take(self.position).masked_fill(chosen, 0))
 
 
 class RingStep:
@@ -94,6 +95,8 @@ class RingStep:
         all_values.flatten(0, 2).index_copy_(0, self._targets, values.flatten(0, 2))
         queries = queries.transpose(1, 2)
         n_filled = self._mask.shape[-1]
+        if self._rows.runs is None:
+            return attend(queries, self._rows.take(all_keys), self._rows.take(all_values), self._mask)
         seen = [
             attend(
                 queries[run.rows],

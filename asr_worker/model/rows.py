@@ -1,10 +1,14 @@
-"""Which slots take part in a step. Their number decides what a step costs, so on CPU the others are left out.
+"""Which slots take part in a step. Their number decides what a step costs; the others are left out.
 
 slots   0  1  2  3  4  5  6  7  8  9         every tensor of the step has a row for each slot that takes part;
 step       x  x  x        x     x            what is as large as a cache is not copied together, but read where
 runs      [1 ......4)    [6,7) [8,9)         it lies, one run of neighbouring slots after the other
+
+On CPU the host knows the runs. On a device which slots they are is known there only, as an index: what the host would
+have to ask for is not looked at, so a step can be captured once and replayed for any slots.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -32,37 +36,47 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some slots, in order. ``index`` ``[n]`` is None if they are all there are: then nothing is copied."""
+    """``n`` slots in the order of the step's rows.
 
+    ``index`` ``[n]`` is None for the first n slots: then nothing is copied. ``runs`` is None if only the device knows
+    them; an index may then name one slot, the scratch slot, several times.
+    """
+
+    n: int
     index: Tensor | None
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...] | None
 
     def take(self, kept: Tensor) -> Tensor:
         """Return these slots' rows of ``[n_slots, ...]``."""
-        return kept if self.index is None else kept.index_select(0, self.index)
+        return kept[: self.n] if self.index is None else kept.index_select(0, self.index)
 
     def put(self, kept: Tensor, rows: Tensor) -> None:
         """Write ``rows`` to these slots of ``[n_slots, ...]``."""
         if self.index is None:
-            kept.copy_(rows)
+            kept[: self.n].copy_(rows)
         else:
             kept.index_copy_(0, self.index, rows)
 
 
 def all_rows(n_slots: int) -> Rows:
-    """Return all slots."""
-    return Rows(None, (Run(0, n_slots, 0),))
+    """Return the first ``n_slots`` slots, as the host knows them."""
+    return Rows(n_slots, None, (Run(0, n_slots, 0),))
 
 
-def rows_of(active: Tensor) -> Rows:
-    """Return the slots in a mask ``[n_slots]`` on the host."""
-    if bool(active.all()):
-        return all_rows(len(active))
-    index = torch.nonzero(active).flatten()
+def rows_at(slots: Iterable[int]) -> Rows:
+    """Return slots that the host knows, in rising order."""
     runs: list[Run] = []
-    for row, slot in enumerate(index.tolist()):
+    listed = list(slots)
+    for row, slot in enumerate(listed):
         if runs and runs[-1].stop == slot:
             runs[-1] = Run(runs[-1].start, slot + 1, runs[-1].row)
         else:
             runs.append(Run(slot, slot + 1, row))
-    return Rows(index, tuple(runs))
+    if len(runs) == 1 and runs[0].start == 0:
+        return all_rows(len(listed))
+    return Rows(len(listed), torch.tensor(listed, dtype=torch.int64), tuple(runs))
+
+
+def device_rows(n: int, index: Tensor | None) -> Rows:
+    """Return slots that only the device knows: those in ``index`` ``[n]`` int64, or the first n."""
+    return Rows(n, index, None)

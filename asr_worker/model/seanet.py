@@ -55,9 +55,10 @@ class Carry:
         """Prepare a step of the slots in ``rows``."""
         return CarryStep(self, rows or self._everyone)
 
-    def reset(self, rows: Tensor) -> None:
-        """Make the rows in the mask ``[B]`` silent. A fill, not a product: it also removes NaN."""
-        self.kept.masked_fill_(rows[:, None], 0.0)
+    def reset(self, chosen: Tensor, rows: Rows | None = None) -> None:
+        """Make those of ``rows`` silent that are in the mask ``[n]``. A fill, not a product: it also removes NaN."""
+        rows = rows or self._everyone
+        rows.put(self.kept, rows.take(self.kept).masked_fill(chosen[:, None], 0.0))
 
 
 class CarryStep:

@@ -1,18 +1,21 @@
 """The batched model as the worker's loop sees it: launch a plan, collect its result.
 
-On CPU a launch computes at once. On CUDA it queues three things and returns: one copy of the plan from pinned
-memory, the step (a graph captured at start-up, over the whole batch), one copy of the result into pinned memory.
+On CPU a launch computes at once (``host.py``). On CUDA it queues and returns (``prepared.py``): one copy of the plan
+from pinned memory, the step (a graph captured at start-up), one copy of the result into pinned memory.
 
     plan arrays ──numpy──► pinned plan ──copy──► DeviceStep.run ──copy──► pinned result ──numpy──► StepResult
 """
+
+import time
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from asr_worker.core.model import NO_TOKEN, ModelFacts, StepPlan, StepResult
-from asr_worker.model.cuda import CudaRunner
-from asr_worker.model.device_step import ACTIVE, ENCODE, N_FLAG_WORDS, RESET, TEXT, DeviceStep
+from asr_worker.model.device_step import DeviceStep
+from asr_worker.model.host import HostRunner
+from asr_worker.model.prepared import PreparedRunner
 from asr_worker.model.tokens import Tokenizer
 from shared.errors import ModelFaultError
 from shared.units import FRAME_SAMPLES
@@ -29,6 +32,7 @@ class TorchAsrModel:
         facts: what is known of the model.
         n_text_tokens: tokens that a plan may force are below this.
         codebook_size: codes that a plan may give are below this.
+        is_prepared: step by an index in prepared sizes, as CUDA needs it; otherwise exactly what takes part, on CPU.
         warnings: what an operator should be told about the files or the device.
     """
 
@@ -40,21 +44,18 @@ class TorchAsrModel:
         facts: ModelFacts,
         n_text_tokens: int,
         codebook_size: int,
+        is_prepared: bool,
         warnings: tuple[str, ...] = (),
     ) -> None:
         self.warnings = warnings
+        self.started: dict[str, float | str] = {}
+        """What the start found out and how long it took, for the log."""
         self._facts = facts
         self._step = step
         self._tokenizer = tokenizer
         self._n_text_tokens = n_text_tokens
         self._codebook_size = codebook_size
-        self._cuda = CudaRunner(step) if step.plan.is_cuda else None
-        plan, result = (self._cuda.plan, self._cuda.result) if self._cuda else (step.plan, step.result)
-        self._pcm = plan.numpy()[:, :FRAME_SAMPLES]
-        self._words = plan.numpy().view(np.int32)[:, FRAME_SAMPLES:]
-        n_words = 1 + facts.n_codebooks
-        self._result_words = result.numpy().view(np.int32)[:, :n_words]
-        self._result_pauses = result.numpy()[:, n_words:]
+        self._runner = PreparedRunner(step) if is_prepared else HostRunner(step)
         self._collected = StepResult(
             text=np.zeros(facts.n_slots, np.int64),
             codes=np.zeros((facts.n_slots, facts.n_codebooks), np.int64),
@@ -67,24 +68,26 @@ class TorchAsrModel:
         return self._facts
 
     def start(self, *, capture: bool = True) -> None:
-        """Warm up: two steps of silence for all slots (and the capture of the graph), then every slot is fresh.
+        """Capture the prepared sizes, warm up with two steps of silence for all slots; then every slot is fresh.
 
         Args:
-            capture: on CUDA, capture the step in a graph; otherwise every launch runs it eagerly.
+            capture: on CUDA, capture the step in graphs; otherwise every launch runs it eagerly.
 
         Raises:
             ModelFaultError: the device fails.
         """
+        started_s = time.perf_counter()
         everyone = np.ones(self._facts.n_slots, np.bool_)
         silence = np.zeros((self._facts.n_slots, FRAME_SAMPLES), np.float32)
         try:
             with torch.inference_mode():
-                self._write(StepPlan(pcm=silence, active=everyone, reset=everyone))
-                if self._cuda and capture:
-                    self._cuda.capture(N_WARM_UP_STEPS)
-                else:
-                    for _ in range(N_WARM_UP_STEPS):
-                        self._step.run()
+                if capture and isinstance(self._runner, PreparedRunner) and self._step.plan.is_cuda:
+                    self._runner.capture()
+                    self.started["n_graphs"] = len(self._runner.sizes)
+                    self.started["capture_s"] = round(time.perf_counter() - started_s, 3)
+                for _ in range(N_WARM_UP_STEPS):
+                    self._runner.launch(StepPlan(pcm=silence, active=everyone, reset=everyone))
+                    self._runner.collect(self._collected)
                 self._step.reset_all()
         except RuntimeError as error:
             msg = f"the model failed its first step on {self._facts.device}: {error}"
@@ -97,13 +100,10 @@ class TorchAsrModel:
             ValueError: a forced token or a given code is none of the model's; nothing was launched.
             ModelFaultError: the device can no longer be trusted; the process should exit.
         """
-        self._write(plan)
+        self._check(plan)
         try:
             with torch.inference_mode():
-                if self._cuda:
-                    self._cuda.launch()
-                else:
-                    self._step.run()
+                self._runner.launch(plan)
         except RuntimeError as error:
             msg = f"a model step failed on {self._facts.device}: {error}"
             raise ModelFaultError(msg) from error
@@ -114,15 +114,11 @@ class TorchAsrModel:
         Raises:
             ModelFaultError: the device can no longer be trusted; the process should exit.
         """
-        if self._cuda:
-            try:
-                self._cuda.wait()
-            except RuntimeError as error:
-                msg = f"a model step failed on {self._facts.device}: {error}"
-                raise ModelFaultError(msg) from error
-        self._collected.text[:] = self._result_words[:, 0]
-        self._collected.codes[:] = self._result_words[:, 1:]
-        self._collected.pauses[:] = self._result_pauses
+        try:
+            self._runner.collect(self._collected)
+        except RuntimeError as error:
+            msg = f"a model step failed on {self._facts.device}: {error}"
+            raise ModelFaultError(msg) from error
         return self._collected
 
     def restart(self, *, age_frames: int = 0) -> None:
@@ -142,25 +138,11 @@ class TorchAsrModel:
         """Return the text of one word's pieces, without a leading space."""
         return self._tokenizer.decode(tokens)
 
-    def _write(self, plan: StepPlan) -> None:
-        """Put a plan into the words that the device reads."""
-        words = self._words
+    def _check(self, plan: StepPlan) -> None:
         if plan.text is not None:
             _check_range("a forced text token", plan.text, NO_TOKEN, self._n_text_tokens)
-        has_codes: NDArray[np.bool_] | None = None
         if plan.codes is not None:
-            has_codes = plan.codes[:, 0] >= 0
-            _check_range("a given code", plan.codes[has_codes], 0, self._codebook_size)
-        self._pcm[:] = plan.pcm
-        words[:, ACTIVE] = plan.active
-        words[:, RESET] = plan.reset
-        words[:, TEXT] = NO_TOKEN if plan.text is None else plan.text
-        words[:, N_FLAG_WORDS:] = NO_TOKEN if plan.codes is None else plan.codes
-        encode = plan.active
-        if plan.encode is not None and has_codes is not None:
-            # A row without given codes needs its own, whatever the plan says.
-            encode = encode & (plan.encode | ~has_codes)
-        words[:, ENCODE] = encode
+            _check_range("a given code", plan.codes[plan.codes[:, 0] >= 0], 0, self._codebook_size)
 
 
 def _check_range(what: str, values: NDArray[np.int64], lowest: int, below: int) -> None:

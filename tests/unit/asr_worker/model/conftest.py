@@ -66,11 +66,11 @@ class Small:
             lm=folder / "lm.safetensors", mimi=folder / "mimi.safetensors", tokenizer=DEMO / "tokenizer.model"
         )
 
-    def load(self, module: ModuleConfig = SMALL, *, seed: int = 1) -> TorchAsrModel:
-        return load_model(module, self.files(module), device="cpu", threads=1, seed=seed)
+    def load(self, module: ModuleConfig = SMALL, *, seed: int = 1, is_prepared: bool = False) -> TorchAsrModel:
+        return load_model(module, self.files(module), device="cpu", threads=1, seed=seed, is_prepared=is_prepared)
 
-    def of_batch(self, n_slots: int) -> TorchAsrModel:
-        return self.load(replace(SMALL, batch_size=n_slots))
+    def of_batch(self, n_slots: int, *, is_prepared: bool = False) -> TorchAsrModel:
+        return self.load(replace(SMALL, batch_size=n_slots), is_prepared=is_prepared)
 
 
 @pytest.fixture(scope="session")
@@ -109,5 +109,5 @@ class Batch:
 
 
 @pytest.fixture(scope="session")
-def batch_of(small: Small) -> Callable[[int], Batch]:
-    return lambda n_slots: Batch(small.of_batch(n_slots))
+def batch_of(small: Small) -> Callable[..., Batch]:
+    return lambda n_slots, *, is_prepared=False: Batch(small.of_batch(n_slots, is_prepared=is_prepared))

@@ -1,0 +1,101 @@
+"""Prepared steps: a device that replays captured steps can only run sizes that were captured before.
+
+    5 slots of 64 ──► the smallest prepared size, 6 ──► rows  3 17 18 40 63 | 64      (64 is the scratch slot)
+
+Sizes are powers of two and the halves between, so that a step is at most a third padding and what it costs follows
+the slots that take part. Anything but the graphs themselves (``cuda.py``) runs on CPU as well, where it is tested.
+"""
+
+import contextlib
+
+import numpy as np
+import torch
+
+from asr_worker.core.model import StepPlan, StepResult
+from asr_worker.model.cuda import capture
+from asr_worker.model.device_step import DeviceStep
+from asr_worker.model.packing import PlanWords, ResultWords, plan_words, select
+
+
+def ladder(n_slots: int) -> tuple[int, ...]:
+    """Return the prepared sizes for a batch of ``n_slots``: 1 2 3 4 6 8 12 16 24 ..., the last one is ``n_slots``."""
+    sizes = {n_slots}
+    power = 1
+    while power < n_slots:
+        sizes |= {power, min(power + power // 2, n_slots)}
+        power *= 2
+    return tuple(sorted(sizes))
+
+
+class PreparedRunner:
+    """Runs a step by an index of slots, in prepared sizes: as graphs, or eagerly until ``capture`` was called.
+
+    A launch queues one copy from pinned memory, the step, one copy into pinned memory and one event; only the rows of
+    its size cross the bus. Nothing waits before ``wait``.
+
+    Args:
+        step: on any device.
+    """
+
+    def __init__(self, step: DeviceStep) -> None:
+        self._step = step
+        self._device = step.plan.device
+        self._is_cuda = step.plan.is_cuda
+        self.sizes = ladder(step.n_slots)
+        self._everyone = np.arange(step.n_slots)
+        # The tensors are kept: numpy's views do not own the pinned memory.
+        self._plan = torch.zeros(step.plan.shape, pin_memory=self._is_cuda)
+        self._result = torch.zeros(step.result.shape, pin_memory=self._is_cuda)
+        self._plan_words = PlanWords(self._plan.numpy(), n_slots=step.n_slots, n_codebooks=step.n_codebooks)
+        self._result_words = ResultWords(self._result.numpy(), n_codebooks=step.n_codebooks)
+        self._slots = self._everyone[:0]
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        # Blocking: the waiting thread sleeps instead of spinning on a core that the gateway may need.
+        self._done = torch.cuda.Event(blocking=True) if self._is_cuda else None  # type: ignore[no-untyped-call]
+
+    def capture(self) -> None:
+        """Capture every size, on CUDA only. Slots are left in any state."""
+        with self._on_device():
+            self._graphs = capture(self._step.run, self._rehearse, self.sizes, self._step.generator)
+
+    def launch(self, plan: StepPlan) -> None:
+        """Queue one step of ``plan``, whose arrays may be overwritten afterwards. The last one must have ended."""
+        self._slots = select(plan).slots
+        if len(self._slots) == 0:
+            return
+        n_rows = next(size for size in self.sizes if size >= len(self._slots))
+        if n_rows == self._step.n_slots:
+            self._slots = self._everyone
+        self._plan_words.write(plan, self._slots, n_rows)
+        with self._on_device():
+            self._put_plan(n_rows)
+            graph = self._graphs.get(n_rows)
+            if graph is None:
+                self._step.run(n_rows)
+            else:
+                graph.replay()
+            self._result[:n_rows].copy_(self._step.result[:n_rows], non_blocking=True)
+            if self._done is not None:
+                self._done.record()
+
+    def collect(self, into: StepResult) -> None:
+        """Wait for the step and write what its slots said."""
+        if len(self._slots) == 0:
+            return
+        if self._done is not None:
+            self._done.synchronize()
+        self._result_words.read(into, self._slots)
+
+    def _put_plan(self, n_rows: int) -> None:
+        n_words = plan_words(n_rows, self._step.n_codebooks)
+        self._step.plan[:n_words].copy_(self._plan[:n_words], non_blocking=True)
+
+    def _rehearse(self, n_rows: int) -> None:
+        """Step a plan in which no slot takes part."""
+        torch.cuda.synchronize()
+        self._plan_words.write_padding(n_rows)
+        self._put_plan(n_rows)
+        self._step.run(n_rows)
+
+    def _on_device(self) -> contextlib.AbstractContextManager[None]:
+        return torch.cuda.device(self._device) if self._is_cuda else contextlib.nullcontext()
