@@ -8,6 +8,8 @@ finetune  adapt a checkpoint of any size to (audio, words with times)
 """
 
 import argparse
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -112,8 +114,14 @@ def _train(args: argparse.Namespace) -> None:
         state=args.out / "state.pt", schedule=schedule, batch_size=args.batch, device=args.device, seed=args.seed
     )
     trainer = Trainer(net=net, n_frames=source.n_frames, settings=settings, report=say)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     # A resumed run must not hear the first batches again.
-    trainer.run(fed(source, size=args.batch, seed=[args.seed, trainer.step], device=args.device))
+    next_batch = fed(source, size=args.batch, seed=[args.seed, trainer.step], device=args.device)
+    if not trainer.run(next_batch, stop.is_set):
+        say(f"stopped at step {trainer.step}; the same command goes on from {settings.state}")
+        return
     export(net, args.config, args.out)
     say(f"wrote {args.out / 'demo.toml'}")
 

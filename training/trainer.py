@@ -78,13 +78,13 @@ class Trainer:
         if settings.state.exists():
             self._load()
 
-    def run(self, next_batch: Callable[[], Batch]) -> None:
-        """Train until the schedule is over on what ``next_batch`` returns."""
+    def run(self, next_batch: Callable[[], Batch], stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Train on what ``next_batch`` returns; tell whether the schedule is over or somebody ``stopped`` it."""
         self._next_batch = next_batch
         self.net.train()
         last_save = self.elapsed_s
         recent: deque[Losses] = deque(maxlen=self.settings.log_every)
-        while (done := self.settings.schedule.done(self.elapsed_s, self.step)) < 1:
+        while (done := self.settings.schedule.done(self.elapsed_s, self.step)) < 1 and not stopped():
             start = time.perf_counter()
             self._enter(self.settings.schedule.phase(done))
             self._set_rate(self.settings.schedule.learning_rate(done, self.step))
@@ -97,6 +97,7 @@ class Trainer:
                 self.save()
                 last_save = self.elapsed_s
         self.save()
+        return done >= 1
 
     def save(self, path: Path | None = None) -> None:
         """Write the state, to its file if no other is given; a crash while writing leaves the old one."""

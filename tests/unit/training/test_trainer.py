@@ -47,7 +47,7 @@ def test_a_stopped_run_goes_on_where_it_was(micro: ModuleConfig, tone_bank: Bank
     entries = second.net.mimi.quantizer.entries
     norms = second.net.mimi.quantizer.minus_half_norms
     torch.testing.assert_close(norms, entries.square().sum(-1) / -2)
-    second.run(batches(tone_bank))
+    assert second.run(batches(tone_bank))
     assert second.step == 8
     assert {path.name for path in tmp_path.iterdir()} == {"state.pt", "joint.pt"}
     assert [line for line in lines if line.endswith(("continuous", "discrete", "settled"))] == [
@@ -55,6 +55,14 @@ def test_a_stopped_run_goes_on_where_it_was(micro: ModuleConfig, tone_bank: Bank
         "step 3: discrete",
         "step 7: settled",
     ]
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_it_has_learnt(
+    micro: ModuleConfig, tone_bank: Bank, tmp_path: Path
+) -> None:
+    run = trainer(micro, tmp_path / "state.pt", 100, lambda _line: None)
+    assert not run.run(batches(tone_bank), stopped=lambda: run.step == 2)
+    assert trainer(micro, tmp_path / "state.pt", 100, lambda _line: None).step == 2
 
 
 def test_words_are_read_from_tokens_by_the_servers_rule() -> None:
