@@ -1,17 +1,17 @@
 """``GET {path}`` with an upgrade: live transcription over a WebSocket. See ``websocket_client.py`` for one client."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.io.http import authenticate
 from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.websocket_client import GOODBYE_S, WebSocketClient
+from asr_gateway.io.websocket_queue import Socket
 from shared.errors import AsrError, UnauthorizedError
 from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 
@@ -20,22 +20,6 @@ SWEEP_S: Final = 0.25
 WRITER_LIMIT: Final = 1 << 14
 SILENCE_PREFIX_QUERY: Final = "silence_prefix"
 """``?silence_prefix=1`` asks for the module's ``silence_prefix_s`` of silence before the client's audio."""
-
-
-class Socket(web.WebSocketResponse):
-    """aiohttp's WebSocket, except for how it ends: ``before_close`` may say goodbye first, in its own way.
-
-    aiohttp closes by itself when the client breaks the protocol or sends too much, and then at once: a client that is
-    still sending would never see why.
-    """
-
-    before_close: Callable[[int], Awaitable[None]] | None = None
-
-    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        """Close, after the goodbye."""
-        if self.before_close is not None and not self.closed:
-            await self.before_close(code)
-        return await super().close(code=code, message=message, drain=drain)
 
 
 class WebSocketRoute:

@@ -1,11 +1,10 @@
 """One client of the live route: the ``Listener`` of its stream.
 
-One task reads; nothing but that task and the callbacks of ``Listener`` touch the client, all on the event loop's
-thread. What is sent is written to the transport at once, as finished WebSocket frames: there is no second task, and
-how much the client has left unread is simply how much the transport still holds.
+One task reads; nothing but that task, the transport's callbacks and those of ``Listener`` touch the client, all on the
+event loop's thread.
 
-    reading   transport ─► aiohttp's parser ─► dialect.decode ─► Stream       (not while the session is full)
-    writing   Listener ─► dialect ─► one frame ─► transport                   (while it is full, no audio goes out)
+    reading   websocket_queue.py ─► websocket_reader.py ─► Stream             (not while the session is full)
+    writing   Listener ─► dialect ─► websocket_writer.py ─► transport         (while it is full, no audio goes out)
     ending    Error, Close frame; then what still comes is read and dropped until the client closes, at most one
               second: closing at once would make TCP throw the Error away
 """
@@ -14,24 +13,18 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
 import structlog
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode
 
 from asr_gateway.core.clocks import ClientClocks, Verdict
-from asr_gateway.core.dialect import (
-    ClientEvent,
-    FlushReceived,
-    InitReceived,
-    MarkerReceived,
-    OpusReceived,
-    PackPauses,
-    ResetReceived,
-)
+from asr_gateway.core.dialect import PackPauses
 from asr_gateway.io import server_frames
 from asr_gateway.io.dispatch import DONE
-from asr_gateway.io.live_service import LiveService, OpusDecoder, Usage
+from asr_gateway.io.live_service import LiveService, Usage
 from asr_gateway.io.stream import Stream
+from asr_gateway.io.websocket_queue import Socket
+from asr_gateway.io.websocket_reader import WebSocketReader
+from asr_gateway.io.websocket_writer import WebSocketWriter
 from shared.errors import AsrError, BadMessageError, IdleClientError, MessageTooLargeError, SlowConsumerError
 from shared.log_events import SESSION_CLOSED, SESSION_REFUSED
 from shared.messages import EventKind, SessionKind, StepEvent
@@ -40,10 +33,6 @@ from shared.units import SAMPLE_RATE
 GOODBYE_S: Final = 1.0
 """How long a client that was told why may take to close."""
 GOODBYE_POLL_S: Final = 0.02
-BIG_MESSAGE_BYTES: Final = 1 << 17
-"""From here on, messages are decoded in turn: 1.3 s of float32 samples."""
-MESSAGES_PER_TURN: Final = 32
-"""A client with more to say lets the others have a turn first."""
 
 _LIVE: Final = SessionKind.LIVE.name.lower()
 
@@ -55,37 +44,38 @@ class WebSocketClient:
         self,
         *,
         service: LiveService,
-        socket: web.WebSocketResponse,
+        socket: Socket,
         transport: asyncio.Transport,
         key: str,
         has_silence_prefix: bool,
     ) -> None:
         self._service = service
         self._dialect = service.dialect
-        self._socket = socket
         self._transport = transport
         self._key = key
         self._has_silence_prefix = has_silence_prefix
         self._loop = asyncio.get_running_loop()
         self._clocks = ClientClocks(service.clock_limits, self._loop.time())
-        self._stream: Stream | None = None
-        self._opus: OpusDecoder | None = None
-        self._is_output_full = False
-        self._changed = asyncio.Event()
-        """Set whenever a reason not to read may have gone."""
+        self._reader = WebSocketReader(service=service, socket=socket, clocks=self._clocks, client=self)
+        self._writer = WebSocketWriter(
+            transport=transport,
+            clocks=self._clocks,
+            limit_bytes=service.config.output_buffer_bytes,
+            on_change=self._output_changed,
+        )
+        self.stream: Stream | None = None
         self._error: AsrError | None = None
         """Why the session ended before its time; from then on nothing more is sent."""
+        self.is_over = False
         self._goodbye: asyncio.TimerHandle | None = None
         self._was_ready = False
         self._used = Usage()
         self._reported = Usage()
 
-    # --- the client's task --------------------------------------------------------------------------------
-
     async def run(self) -> None:
-        """Read until the connection ends."""
+        """Serve until the connection ends."""
         try:
-            self._stream = self._service.dispatch.open(
+            self.stream = self._service.dispatch.open(
                 module=self._service.module,
                 kind=SessionKind.LIVE,
                 listener=self,
@@ -93,108 +83,25 @@ class WebSocketClient:
             )
         except AsrError as error:
             self.ended(error)
-        if self._error is not None:
+        if self.is_over:
             # Refused before the stream was known here.
-            self._stream = None
-        await self._read()
-
-    async def _read(self) -> None:
-        n_messages = 0
-        while True:
-            if not self._may_read():
-                await self._wait_for_room()
-            message = await self._socket.receive()
-            now = self._loop.time()
-            match message.type:
-                case WSMsgType.BINARY:
-                    self._used.received_bytes += len(message.data)
-                    if self._stream is not None and self._error is None:
-                        await self._take(self._stream, message.data, now)
-                case WSMsgType.PING:
-                    self._clocks.heard(now)
-                    self._write(server_frames.pong(message.data))
-                case WSMsgType.PONG | WSMsgType.TEXT:
-                    self._clocks.heard(now)
-                case _:
-                    return
-            n_messages += 1
-            if n_messages % MESSAGES_PER_TURN == 0:
-                await asyncio.sleep(0)
-
-    async def _take(self, stream: Stream, data: bytes, now: float) -> None:
-        try:
-            event = self._dialect.decode(data) if len(data) < BIG_MESSAGE_BYTES else await self._decode_big(data)
-            self._clocks.understood(now)
-            if self._error is not None:
-                return
-            if isinstance(event, np.ndarray):
-                stream.audio(event)
-            else:
-                await self._take_rare(stream, event)
-        except AsrError as error:
-            self.fail(error)
-
-    async def _decode_big(self, data: bytes) -> ClientEvent:
-        # An array of a million integers takes 50 ms; a hundred clients that send one must not stop the rest for 5 s.
-        async with self._service.big_messages:
-            event = self._dialect.decode(data)
-            await asyncio.sleep(0)
-        return event
-
-    async def _take_rare(
-        self, stream: Stream, event: OpusReceived | MarkerReceived | FlushReceived | ResetReceived | InitReceived
-    ) -> None:
-        match event:
-            case OpusReceived():
-                await self._take_opus(stream, event.data)
-            case MarkerReceived():
-                stream.marker(event.id)
-            case FlushReceived():
-                stream.flush(event.id)
-            case ResetReceived():
-                stream.reset(event.id)
-            case InitReceived():
-                self._opus = None
-                stream.init()
-
-    async def _take_opus(self, stream: Stream, data: bytes) -> None:
-        if self._opus is None:
-            self._opus = self._service.make_opus_decoder()
-        for pcm in self._opus.feed_in_pieces(data):
-            stream.audio(pcm)
-            # A few bytes of Opus can stand for minutes.
-            if not self._may_read():
-                await self._wait_for_room()
-            if self._error is not None:
-                return
-
-    def _may_read(self) -> bool:
-        if self._error is not None:
-            return True
-        return not self._is_output_full and (self._stream is None or self._stream.may_read())
-
-    async def _wait_for_room(self) -> None:
-        self._clocks.pause(self._loop.time())
-        while not self._may_read():
-            self._changed.clear()
-            await self._changed.wait()
-        self._clocks.resume(self._loop.time())
+            self.stream = None
+        await self._reader.run()
 
     # --- clocks -------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Look at the clocks."""
-        if self._error is not None:
+        if self.is_over:
             return
-        if self._is_output_full and self._unread_bytes() <= self._service.config.output_buffer_bytes // 2:
-            self._set_output_full(now, is_full=False)
+        self._writer.look()
         self._report()
-        is_busy = self._stream is not None and self._stream.session.is_busy
+        is_busy = self.stream is not None and self.stream.session.is_busy
         match self._clocks.check(now, is_busy=is_busy):
             case Verdict.NOTHING:
                 pass
             case Verdict.PING:
-                self._write(server_frames.PING)
+                self._writer.write(server_frames.PING)
             case Verdict.SILENT:
                 # Nobody is there to be told. aiohttp would leave the socket as it is, with all that it still holds.
                 self._abort(IdleClientError("nothing was heard from the client"))
@@ -206,8 +113,8 @@ class WebSocketClient:
 
     def fail(self, error: AsrError) -> None:
         """End the session and tell the client why."""
-        if self._stream is not None:
-            self._service.dispatch.close(self._stream, code=error.code)
+        if self.stream is not None:
+            self._service.dispatch.close(self.stream, code=error.code)
         self.ended(error)
 
     def _abort(self, error: AsrError) -> None:
@@ -237,53 +144,47 @@ class WebSocketClient:
 
     def has_room(self) -> None:
         """Read again."""
-        self._changed.set()
+        self._reader.look_again()
 
     def ended(self, error: AsrError) -> None:
-        """Send Error and Close; ``_read`` drops what still comes."""
-        if self._error is not None:
+        """Send Error and Close; what still comes is dropped."""
+        if self.is_over:
             return
         self._send(self._dialect.error(error))
-        self._write(server_frames.close(error.close_code, str(error)))
+        self._writer.write(server_frames.close(error.close_code, str(error)))
         # Without its traceback: that would keep the message that it complains of.
         self._error = error.with_traceback(None)
-        self._changed.set()
+        self.is_over = self._writer.is_closed = True
+        self._reader.look_again()
         self._goodbye = self._loop.call_later(GOODBYE_S, self._transport.abort)
 
-    # --- writing ------------------------------------------------------------------------------------------
+    # --- what the reader and the writer need --------------------------------------------------------------
+
+    @property
+    def is_output_full(self) -> bool:
+        """Whether the client has left too much unread."""
+        return self._writer.is_full
+
+    def answer_ping(self, payload: bytes) -> None:
+        """Send a pong."""
+        self._writer.write(server_frames.pong(payload))
 
     def _send(self, payload: bytes) -> None:
-        self._write(server_frames.binary(payload))
+        self._writer.write(server_frames.binary(payload))
 
-    def _write(self, frame: bytes) -> None:
-        if self._error is not None or self._transport.is_closing():
-            return
-        self._transport.write(frame)
-        self._used.sent_bytes += len(frame)
-        now = self._loop.time()
-        self._clocks.sent(now)
-        if not self._is_output_full and self._unread_bytes() > self._service.config.output_buffer_bytes:
-            self._set_output_full(now, is_full=True)
+    def _output_changed(self) -> None:
+        self._reader.look_again()
+        if self.stream is not None:
+            self.stream.fill_output(is_full=self._writer.is_full)
 
-    def _unread_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def _set_output_full(self, now: float, *, is_full: bool) -> None:
-        self._is_output_full = is_full
-        if is_full:
-            self._clocks.fill_output(now)
-        else:
-            self._clocks.drain_output()
-            self._changed.set()
-        if self._stream is not None:
-            self._stream.fill_output(is_full=is_full)
+    # --- the end ------------------------------------------------------------------------------------------
 
     async def before_close(self, code: int) -> None:
         """Tell the client why, if it is not the one who closes; then see to it that aiohttp says nothing more.
 
         ``code`` is what aiohttp would close with: 1000 unless the client broke the protocol.
         """
-        if code != WSCloseCode.OK and self._error is None:
+        if code != WSCloseCode.OK and not self.is_over:
             limit = self._service.config.max_message_bytes
             is_too_large = code == WSCloseCode.MESSAGE_TOO_BIG
             too_large = MessageTooLargeError(f"a message may have at most {limit} bytes")
@@ -292,10 +193,8 @@ class WebSocketClient:
                 if self._transport.is_closing():
                     break
                 await asyncio.sleep(GOODBYE_POLL_S)
-        if self._error is not None:
+        if self.is_over:
             self._transport.close()
-
-    # --- the end ------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Give the slot back and leave one line in the log."""
@@ -303,8 +202,8 @@ class WebSocketClient:
             self._goodbye.cancel()
         code = DONE if self._error is None else self._error.code
         log = structlog.get_logger()
-        if self._stream is not None:
-            self._service.dispatch.close(self._stream)
+        if self.stream is not None:
+            self._service.dispatch.close(self.stream)
         self._report()
         if not self._was_ready:
             log.info(SESSION_REFUSED, kind=_LIVE, code=code)
@@ -321,8 +220,9 @@ class WebSocketClient:
     def _report(self) -> None:
         """Add to the metrics what was used since the last report."""
         used, before, metrics = self._used, self._reported, self._service.metrics
-        if self._stream is not None:
-            used.samples = self._stream.session.samples_received
+        used.received_bytes, used.sent_bytes = self._reader.received_bytes, self._writer.sent_bytes
+        if self.stream is not None:
+            used.samples = self.stream.session.samples_received
         if used == before:
             return
         metrics.audio_received((used.samples - before.samples) / SAMPLE_RATE, key=self._key)

@@ -1,0 +1,232 @@
+"""What one client sends, from its WebSocket into its stream. Nothing is read while the session is full.
+
+Audio of a session that has room is taken in right where it was read, in the callback of the transport. Whatever may
+have to wait (a full session, a big message, its turn) goes to the client's task instead, and everything behind it too:
+
+    message ─► take_now ──┬─► dialect.decode ─► Stream
+                          '─► queue ─► run: waits until there is room ─► dialect.decode ─► Stream
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+import numpy as np
+from aiohttp import WSMsgType
+from numpy.typing import NDArray
+
+from asr_gateway.core.clocks import ClientClocks
+from asr_gateway.core.dialect import (
+    ClientEvent,
+    FlushReceived,
+    InitReceived,
+    MarkerReceived,
+    OpusReceived,
+    ResetReceived,
+)
+from asr_gateway.io.live_service import LiveService, OpusDecoder
+from asr_gateway.io.stream import Stream
+from asr_gateway.io.websocket_queue import Socket
+from shared.errors import AsrError
+
+BIG_MESSAGE_BYTES: Final = 1 << 17
+"""From here on, messages are decoded in turn: 1.3 s of float32 samples."""
+MESSAGES_PER_TURN: Final = 32
+"""A client with more to say lets the others have a turn first."""
+_TURN_S: Final = 0.001
+
+
+class ReadingClient(Protocol):
+    """Whose messages these are. Once ``is_over``, they are dropped."""
+
+    @property
+    def stream(self) -> Stream | None:
+        """Where audio goes."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session has ended."""
+        ...
+
+    @property
+    def is_output_full(self) -> bool:
+        """Whether the client leaves too much unread to be listened to."""
+        ...
+
+    def fail(self, error: AsrError) -> None:
+        """The client broke a rule."""
+        ...
+
+    def answer_ping(self, payload: bytes) -> None:
+        """The client asks whether we live."""
+        ...
+
+
+class WebSocketReader:
+    """Reads one client; ``run`` is the client's task."""
+
+    def __init__(self, *, service: LiveService, socket: Socket, clocks: ClientClocks, client: ReadingClient) -> None:
+        self._service = service
+        self._decode = service.dialect.decode
+        self._socket = socket
+        self._clocks = clocks
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._opus: OpusDecoder | None = None
+        self._changed = asyncio.Event()
+        self.received_bytes = 0
+        # Of ``take_now``:
+        self._is_idle = False
+        """Whether the task has nothing in hand."""
+        self._turn_began = 0.0
+        self._n_in_turn = 0
+        self._begun: Iterator[NDArray[np.float32]] | Exception | None = None
+        """What is left of the message that is next in the queue: the rest of its audio, or what went wrong with it."""
+
+    def look_again(self) -> None:
+        """A reason not to read may have gone."""
+        self._changed.set()
+
+    # --- at once ------------------------------------------------------------------------------------------
+
+    def _take_now(self, data: bytes) -> bool:
+        stream = self._client.stream
+        if not self._is_idle or stream is None or len(data) >= BIG_MESSAGE_BYTES or not self._may_read():
+            return False
+        now = self._loop.time()
+        if now - self._turn_began > _TURN_S:
+            self._turn_began, self._n_in_turn = now, 0
+        elif self._n_in_turn == MESSAGES_PER_TURN:
+            return False
+        self._n_in_turn += 1
+        if self._client.is_over:
+            return False
+        try:
+            event = self._decode(data)
+            self._clocks.understood(now)
+            if isinstance(event, np.ndarray):
+                stream.audio(event)
+            elif isinstance(event, OpusReceived):
+                return self._take_opus_now(stream, event.data)
+            else:
+                self._take_rare(stream, event)
+        except AsrError as error:
+            self._client.fail(error)
+        except Exception as error:  # noqa: BLE001  (raised again in the client's task, which others can see fail)
+            self._begun = error
+            return False
+        self.received_bytes += len(data)
+        return True
+
+    def _take_opus_now(self, stream: Stream, data: bytes) -> bool:
+        pieces = self._opus_pieces(data)
+        for pcm in pieces:
+            stream.audio(pcm)
+            if not self._may_read():
+                self._begun = pieces
+                return False
+        self.received_bytes += len(data)
+        return True
+
+    # --- the client's task --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read until the connection ends."""
+        assert self._socket.messages is not None, "the socket is prepared"
+        self._socket.messages.take_now = self._take_now
+        n_messages = 0
+        while True:
+            if not self._may_read():
+                await self._wait_for_room()
+            self._is_idle = True
+            message = await self._socket.receive()
+            self._is_idle = False
+            match message.type:
+                case WSMsgType.BINARY:
+                    self.received_bytes += len(message.data)
+                    await self._take(message.data)
+                case WSMsgType.PING:
+                    self._clocks.heard(self._loop.time())
+                    self._client.answer_ping(message.data)
+                case WSMsgType.PONG | WSMsgType.TEXT:
+                    self._clocks.heard(self._loop.time())
+                case _:
+                    return
+            n_messages += 1
+            if n_messages % MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _take(self, data: bytes) -> None:
+        stream = self._client.stream
+        if stream is None or self._client.is_over:
+            return
+        begun, self._begun = self._begun, None
+        if isinstance(begun, Exception):
+            raise begun
+        try:
+            if begun is not None:
+                await self._take_pieces(stream, begun)
+                return
+            # The session may have become full while this task waited for a message.
+            await self._wait_for_room()
+            event = self._decode(data) if len(data) < BIG_MESSAGE_BYTES else await self._decode_big(data)
+            self._clocks.understood(self._loop.time())
+            if self._client.is_over:
+                return
+            if isinstance(event, np.ndarray):
+                stream.audio(event)
+            elif isinstance(event, OpusReceived):
+                await self._take_pieces(stream, self._opus_pieces(event.data))
+            else:
+                self._take_rare(stream, event)
+        except AsrError as error:
+            self._client.fail(error)
+
+    async def _decode_big(self, data: bytes) -> ClientEvent:
+        # An array of a million integers takes 50 ms; a hundred clients that send one must not stop the rest for 5 s.
+        async with self._service.big_messages:
+            event = self._decode(data)
+            await asyncio.sleep(0)
+        return event
+
+    def _take_rare(self, stream: Stream, event: MarkerReceived | FlushReceived | ResetReceived | InitReceived) -> None:
+        match event:
+            case MarkerReceived():
+                stream.marker(event.id)
+            case FlushReceived():
+                stream.flush(event.id)
+            case ResetReceived():
+                stream.reset(event.id)
+            case InitReceived():
+                self._opus = None
+                stream.init()
+
+    def _opus_pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
+        if self._opus is None:
+            self._opus = self._service.make_opus_decoder()
+        return self._opus.feed_in_pieces(data)
+
+    async def _take_pieces(self, stream: Stream, pieces: Iterator[NDArray[np.float32]]) -> None:
+        # A few bytes of Opus can stand for minutes.
+        await self._wait_for_room()
+        for pcm in pieces:
+            if self._client.is_over:
+                return
+            stream.audio(pcm)
+            await self._wait_for_room()
+
+    def _may_read(self) -> bool:
+        client = self._client
+        if client.is_over:
+            return True
+        return not client.is_output_full and (client.stream is None or client.stream.may_read())
+
+    async def _wait_for_room(self) -> None:
+        if self._may_read():
+            return
+        self._clocks.pause(self._loop.time())
+        while not self._may_read():
+            self._changed.clear()
+            await self._changed.wait()
+        self._clocks.resume(self._loop.time())
