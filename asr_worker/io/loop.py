@@ -1,9 +1,9 @@
 """The worker's loop: one thread that owns the socket, the slots and the model. No locks.
 
-    ┌─► take what has arrived ─► settle ─► plan ──nothing to step──► send ─► wait for input or the next deadline ─┐
-    │                                       │                                                                     │
-    │                                       └─► launch ─► send the last results, take in ─► collect ─► spread ────┤
-    └─────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+    ┌─► take what has arrived ─► settle ─► plan, send ──nothing to step──► wait for input or the next deadline ─┐
+    │                                       │                                                                   │
+    │                                       └─► launch ─► take in, send ─► collect ─► spread, send the results ──┤
+    └───────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 
 Not paced by a clock: it steps as soon as there is work, so a backlog goes as fast as the device allows. Its Load is a
 sign that the model steps, not that some thread lives.
@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from asr_worker.core.arrivals import join_audio
 from asr_worker.core.load import LoadSchedule
 from asr_worker.core.model import AsrModel, StepPlan, StepResult
 from asr_worker.core.pool import Outgoing, Pool
@@ -110,8 +111,6 @@ class Loop:
         self._n_stops = 0
         self._last_turn_s = clock()
         self._promise_s = pool.load().deadline_s
-        # While a CPU computes there is nothing to overlap with: results leave before the next step begins.
-        self._computes_in_launch = model.facts.device.startswith("cpu")
         self._log = structlog.get_logger()
 
     def stop(self) -> None:
@@ -157,8 +156,7 @@ class Loop:
             self._step(plan)
 
     def _step(self, plan: StepPlan) -> None:
-        if self._computes_in_launch:
-            self._send()
+        self._send()
         n_frames = int(plan.active.sum())
         if self._pool.planned_oldest_s is not None:
             self._metrics.step_lagged(self._clock() - self._pool.planned_oldest_s)
@@ -168,8 +166,10 @@ class Loop:
         self._send()
         result = self._model.collect()
         step_s = time.perf_counter() - started_s
-        self._record(plan, result)
         self._outbox += self._pool.spread(result, step_s)
+        # At once: what has arrived meanwhile, and the plan of the next step, would take longer than this does.
+        self._send()
+        self._record(plan, result)
         self._metrics.step_finished(step_s, n_frames=n_frames)
         self._send_load(has_stepped=True)
 
@@ -180,13 +180,14 @@ class Loop:
     def _take_in(self) -> bool:
         """Handle what has arrived; return whether that was all."""
         now = self._clock()
-        n_arrived = 0
+        n_arrived, messages = 0, []
         for n_arrived, arrived in enumerate(self._link.drain(MAX_MESSAGES_PER_TURN), 1):  # noqa: B007  (used behind)
-            match arrived:
-                case Refused():
-                    self._metrics.link_message_refused()
-                case (routing_id, message):
-                    self._outbox += self._pool.handle(routing_id, message, now)
+            if isinstance(arrived, Refused):
+                self._metrics.link_message_refused()
+            else:
+                messages.append(arrived)
+        for routing_id, message in join_audio(messages):
+            self._outbox += self._pool.handle(routing_id, message, now)
         return n_arrived < MAX_MESSAGES_PER_TURN
 
     def _send(self) -> None:

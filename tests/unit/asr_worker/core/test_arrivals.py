@@ -1,0 +1,71 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_worker.core.arrivals import MAX_JOINED_FRAMES, Arrival, join_audio
+from shared.messages import AudioBlock, Heartbeat
+
+A, B = b"gw:a", b"gw:b"
+
+
+def audio(*numbers: int) -> AudioBlock:
+    """A block of one frame for each number, told apart by session, frame and samples."""
+    return AudioBlock(
+        sessions=np.array(numbers, np.int64),
+        epochs=np.ones(len(numbers), np.int32),
+        frames=np.array(numbers, np.int64) + 100,
+        pcm=np.repeat(np.array(numbers, np.float32)[:, None], 1920, axis=1),
+    )
+
+
+def shown(arrivals: list[Arrival]) -> list[tuple[bytes, tuple[int, ...] | str]]:
+    """Each message as the numbers of its frames, or its name; a block that is not whole fails."""
+    lines: list[tuple[bytes, tuple[int, ...] | str]] = []
+    for routing_id, message in arrivals:
+        if not isinstance(message, AudioBlock):
+            lines.append((routing_id, type(message).__name__))
+            continue
+        numbers = tuple(message.sessions.tolist())
+        np.testing.assert_array_equal(message.frames, np.array(numbers) + 100)
+        np.testing.assert_array_equal(message.epochs, np.ones(len(numbers)))
+        np.testing.assert_array_equal(message.pcm[:, 7], numbers)
+        lines.append((routing_id, numbers))
+    return lines
+
+
+def test_neighbouring_blocks_of_a_gateway_become_one() -> None:
+    arrived: list[Arrival] = [(A, audio(1)), (B, audio(7)), (A, audio(2, 3)), (B, audio(8))]
+    assert shown(list(join_audio(arrived))) == [(A, (1, 2, 3)), (B, (7, 8))]
+
+
+def test_nothing_of_a_gateway_overtakes_its_audio_and_audio_overtakes_nothing() -> None:
+    arrived: list[Arrival] = [(A, audio(1)), (A, audio(2)), (B, Heartbeat()), (A, Heartbeat()), (A, audio(3))]
+    assert shown(list(join_audio(arrived))) == [(B, "Heartbeat"), (A, (1, 2)), (A, "Heartbeat"), (A, (3,))]
+
+
+def test_a_block_that_is_alone_is_not_copied() -> None:
+    block = audio(1)
+    ((_, message),) = join_audio([(A, block)])
+    assert message is block
+
+
+def test_joined_blocks_stay_bounded() -> None:
+    full = audio(*range(MAX_JOINED_FRAMES - 1))
+    joined = shown(list(join_audio([(A, full), (A, audio(1, 2)), (A, audio(3))])))
+    assert [len(numbers) for _, numbers in joined] == [MAX_JOINED_FRAMES + 1, 1]
+
+
+@given(st.lists(st.tuples(st.sampled_from([A, B]), st.one_of(st.none(), st.lists(st.integers(0, 9), max_size=3)))))
+def test_each_gateway_is_heard_in_order(said: list[tuple[bytes, list[int] | None]]) -> None:
+    arrived: list[Arrival] = [(name, Heartbeat() if numbers is None else audio(*numbers)) for name, numbers in said]
+    heard = shown(list(join_audio(arrived)))
+
+    def flat(lines: list[tuple[bytes, tuple[int, ...] | str]], name: bytes) -> list[int | str]:
+        parts = [(what,) if isinstance(what, str) else what for who, what in lines if who == name]
+        return [item for part in parts for item in part]
+
+    for name in (A, B):
+        assert flat(heard, name) == flat(shown(arrived), name)
+    audio_counts = [sum(not isinstance(what, str) for who, what in heard if who == name) for name in (A, B)]
+    beats = [sum(isinstance(what, str) for who, what in heard if who == name) for name in (A, B)]
+    assert all(n_audio <= n_beats + 1 for n_audio, n_beats in zip(audio_counts, beats, strict=True))
