@@ -95,11 +95,11 @@ class MimiEncoder(nn.Module):
         Returns:
             ``[n, n_codebooks]`` int64.
         """
-        carry = state.carry.begin(rows)
+        carry = state.carry.begin(active, rows)
         latents = self.encoder(pcm[:, :, None], carry)
         latents = self.transformer(latents, state.ring.begin(LATENTS_PER_FRAME, rows))
         codes = self._codes(latents, carry)[:, 0]
-        carry.commit(active)
+        carry.commit()
         state.ring.advance(active, LATENTS_PER_FRAME, rows)
         return codes
 

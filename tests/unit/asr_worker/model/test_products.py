@@ -6,6 +6,7 @@ from torch.nn import functional
 from asr_worker.model.attention import MIN_PRODUCT_NUMBERS, additive, attend
 from asr_worker.model.products import (
     MIN_PACKED_NUMBERS,
+    add_linear_,
     can_pack,
     conv,
     conv_pays,
@@ -89,6 +90,23 @@ def test_elu_is_elu_for_few_numbers_and_for_many(shape: tuple[int, ...]) -> None
     write_elu(x, joined[:, 2:])
     torch.testing.assert_close(joined[:, 2:], functional.elu(x), atol=2e-7, rtol=1e-5)
     assert not joined[:, :2].any()
+
+
+def test_elu_may_overwrite_what_it_reads() -> None:
+    x = 4 * seeded(3, 1920, 32)
+    expected = functional.elu(x)
+    write_elu(x, x)
+    torch.testing.assert_close(x, expected, atol=2e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_product_is_added_to_what_is_there(*, has_bias: bool, is_packed: bool) -> None:
+    x, inner, weight = seeded(7, 33), seeded(7, 96), seeded(33, 96)
+    bias = seeded(33) if has_bias else None
+    expected = x + functional.linear(inner, weight, bias)
+    found = add_linear_(x, inner, packed(weight) if is_packed else weight, bias)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_elu_of_extremes_is_finite() -> None:

@@ -61,9 +61,9 @@ def test_streaming_equals_offline_whatever_rows_step() -> None:
         for row in range(n_rows):
             if active[row]:
                 frames[row] = pcm[row, done[row] * 1920 : (done[row] + 1) * 1920]
-        step = carry.begin()
+        step = carry.begin(active)
         out = encoder(frames, step)
-        step.commit(active)
+        step.commit()
         for row in range(n_rows):
             if active[row]:
                 torch.testing.assert_close(
@@ -77,11 +77,11 @@ def test_a_reset_makes_a_row_silent_even_after_nan() -> None:
     carry = Carry(n_rows=2, n_floats=carry_floats(encoder), device=CPU)
     everyone = torch.ones(2, dtype=torch.bool)
     frame = torch.randn(2, 1920, 1)
-    step = carry.begin()
+    step = carry.begin(everyone)
     encoder(torch.stack((torch.full((1920, 1), torch.nan), frame[1])), step)
-    step.commit(everyone)
+    step.commit()
     carry.reset(torch.tensor([True, False]))
-    torch.testing.assert_close(encoder(frame, carry.begin())[0], encoder(frame, Silence())[0])
+    torch.testing.assert_close(encoder(frame, carry.begin(everyone))[0], encoder(frame, Silence())[0])
 
 
 def test_the_published_size_carries_what_the_specification_says() -> None:
