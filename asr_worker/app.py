@@ -6,6 +6,7 @@ Gateways can connect only once the model is warm, so whoever is welcomed is serv
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -152,6 +153,9 @@ def run(settings: WorkerSettings) -> None:
             unfinished = settings.announce.with_name(settings.announce.name + ".part")
             unfinished.write_text(endpoint + "\n")
             unfinished.replace(settings.announce)
+        # What is there now stays: no collection needs to look at it again, in the middle of a step.
+        gc.collect()
+        gc.freeze()
         process.loop.run()
     log.info(PROCESS_STOPPED)
 

@@ -9,12 +9,15 @@ Aims (issue 4): under 2 ms at 64 slots, under 8 ms at 1000. Messages are decoded
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr_worker.core.admission import admit
+from asr_worker.core.arrivals import join_audio
 from asr_worker.core.handshake import Identity
 from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.model.fake import FakeModel
@@ -37,18 +40,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--active", type=int, help="sessions, if fewer than slots")
     parser.add_argument("--gateways", type=int, default=2)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument(
+        "--blocks", nargs="+", choices=("one", "each"), default=["one", "each"],
+        help="how audio comes: one block of each gateway for a step, or each frame in a message of its own",
+    )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="write the result to bench/results/")
     options = parser.parse_args(arguments)
     report = Report("worker_loop", LIMIT, {"gateways": options.gateways, "steps": options.steps})
-    rows = [measure(n, min(options.active or n, n), options.gateways, options.steps) for n in options.slots]
+    rows = [
+        measure(n, min(options.active or n, n), options.gateways, options.steps, blocks)
+        for n in options.slots
+        for blocks in options.blocks
+    ]
     report.table(rows)
     report.finish(keep=options.keep)
     return 0
 
 
-def measure(n_slots: int, n_sessions: int, n_gateways: int, n_steps: int) -> dict[str, Any]:
+def measure(n_slots: int, n_sessions: int, n_gateways: int, n_steps: int, blocks: str) -> dict[str, Any]:
     """Return one line of the table: CPU milliseconds of each phase, medians."""
-    worker = Worker(n_slots, n_sessions, n_gateways)
+    worker = Worker(n_slots, n_sessions, n_gateways, is_split=blocks == "each")
     phases: dict[str, list[float]] = {phase: [] for phase in PHASES}
     for _ in range(n_steps):
         for phase, spent_ms in zip(PHASES, worker.step(), strict=True):
@@ -57,6 +68,7 @@ def measure(n_slots: int, n_sessions: int, n_gateways: int, n_steps: int) -> dic
     return {
         "slots": n_slots,
         "sessions": n_sessions,
+        "blocks": blocks,
         "take_in_ms": median(phases["take_in"]),
         "plan_ms": median(phases["plan"]),
         "hand_out_ms": median(phases["hand_out"]),
@@ -68,9 +80,13 @@ def measure(n_slots: int, n_sessions: int, n_gateways: int, n_steps: int) -> dic
 
 
 class Worker:
-    """A pool, the fake model, and gateways that send one frame of every session for each step."""
+    """A pool, the fake model, and gateways that send one frame of every session for each step.
 
-    def __init__(self, n_slots: int, n_sessions: int, n_gateways: int) -> None:
+    A gateway that is not busy sends a frame as soon as it is complete: ``is_split``.
+    """
+
+    def __init__(self, n_slots: int, n_sessions: int, n_gateways: int, *, is_split: bool = False) -> None:
+        self._is_split = is_split
         # Codebooks as in the published model: they travel with each step.
         self._model = FakeModel(FakeSettings(n_slots=n_slots, n_codebooks=32))
         self._pool = Pool(
@@ -102,8 +118,8 @@ class Worker:
         now = 0.08 * self._frame
         marks = [time.process_time()]
         replies: list[Outgoing] = []
-        for gateway, parts in arrived:
-            replies += self._pool.handle(gateway, decode_to_worker(parts), now)
+        for gateway, message in join_audio((gateway, decode_to_worker(parts)) for gateway, parts in arrived):
+            replies += self._pool.handle(gateway, message, now)
         marks.append(time.process_time())
         replies += self._pool.settle()
         plan = self._pool.plan()
@@ -122,7 +138,7 @@ class Worker:
     def _arrivals(self) -> list[tuple[bytes, list[Part]]]:
         loud = self._loud[self._frame % len(self._loud)]
         arrivals = []
-        for gateway, sessions in zip(self._gateways, self._sessions, strict=True):
+        for gateway, sessions in self._senders():
             block = AudioBlock(
                 sessions=sessions,
                 epochs=np.ones(len(sessions), np.int32),
@@ -132,6 +148,11 @@ class Worker:
             parts: list[Part] = [bytes(part) for part in encode(block)]
             arrivals.append((gateway, parts))
         return arrivals
+
+    def _senders(self) -> Iterator[tuple[bytes, NDArray[np.int64]]]:
+        for gateway, sessions in zip(self._gateways, self._sessions, strict=True):
+            for some in sessions[:, None] if self._is_split else [sessions]:
+                yield gateway, some
 
 
 if __name__ == "__main__":

@@ -62,8 +62,11 @@ def take_audio(*, gateway: Gateway, block: AudioBlock, rows: Rows, rings: PcmRin
         for slot in slots[is_broken].tolist():
             if slot not in faults:
                 faults[slot] = Fault(SlotIndex(slot), code, _reason(code, int(rows.next_frame[slot]), rings.window))
-    slots, frames, pcm = _keep(~np.isin(slots, list(faults)), slots, frames, pcm)
-    rings.push(slots, pcm, now)
+    if faults:
+        is_kept = ~np.isin(slots, list(faults))
+        slots, frames, pcm = _keep(is_kept, slots, frames, pcm)
+        ranks = ranks[is_kept]
+    rings.push(slots, pcm, now, ranks=ranks)
     np.add.at(rows.next_frame, slots, 1)
     np.add.at(rows.unacknowledged, slots, 1)
     unknown = [(SessionId(session), Epoch(epoch)) for session, epoch in dict.fromkeys(pairs)]

@@ -35,14 +35,22 @@ class PcmRings:
         self._flat = self._frames.reshape(n_slots * window, FRAME_SAMPLES)
         self._scratch = np.zeros((n_slots, FRAME_SAMPLES), np.float32)
 
-    def push(self, slots: NDArray[np.int64], pcm: NDArray[np.float32], now: float) -> None:
+    def push(
+        self,
+        slots: NDArray[np.int64],
+        pcm: NDArray[np.float32],
+        now: float,
+        *,
+        ranks: NDArray[np.int64] | None = None,
+    ) -> None:
         """Append ``pcm`` ``[n, 1920]``, arrived ``now``, to the rings of ``slots`` ``[n]``.
 
-        A slot may come several times, its frames in order.
+        A slot may come several times, its frames in order; ``ranks`` are ``rank_among_equals(slots)``, if known.
 
         The caller sees to it that no ring overflows: credit does.
         """
-        ranks = rank_among_equals(slots)
+        if ranks is None:
+            ranks = rank_among_equals(slots)
         assert not len(slots) or int((self.count[slots] + ranks).max()) < self.window, "more frames than credit"
         cells = (self._head[slots] + self.count[slots] + ranks) % self.window
         self._frames[slots, cells] = pcm

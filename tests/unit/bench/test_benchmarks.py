@@ -41,8 +41,9 @@ def test_link() -> None:
 
 
 def test_worker_loop() -> None:
-    (row,) = run("worker_loop", "--slots", "16", "--steps", "5")["rows"]
-    assert row["ours_ms"] > 0
+    rows = run("worker_loop", "--slots", "16", "--steps", "5")["rows"]
+    assert [row["blocks"] for row in rows] == ["one", "each"]
+    assert all(row["ours_ms"] > 0 for row in rows)
 
 
 def test_step_with_all_and_with_few_rows() -> None:
