@@ -16,9 +16,9 @@ bench: $(INSTALLED) ## run the short benchmarks, some minutes (REFERENCE_PYTHON=
 	$(BIN)/python -m bench.latency $(BENCH_FLAGS)
 	$(BIN)/python -m bench.capacity --sessions 8 32 --seconds 10 $(BENCH_FLAGS)
 
-bench-long: $(INSTALLED) ## search the capacity of this machine, ten minutes for each trial (BENCH_FLAGS=)
+bench-long: $(INSTALLED) ## search the capacity of this machine; what is found must hold for ten minutes (BENCH_FLAGS=)
 	@$(BIN)/python -m bench.step --rounds 12 $(REFERENCE) $(BENCH_FLAGS)
-	$(BIN)/python -m bench.capacity --seconds 600 $(BENCH_FLAGS)
+	$(BIN)/python -m bench.capacity --confirm 600 $(BENCH_FLAGS)
 
 bench-gpu: $(INSTALLED) ## measure the 1B shape on a CUDA device
 	@if ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then

@@ -6,6 +6,7 @@ A client sends its packets when they are due, whatever the server does, and note
     first word     from when a word began in the audio, to the first Word
     marker         from a Marker, to its echo, while audio goes on; for servers of ours also Flush to Flushed
 
+Models without pause heads send no Steps: then lags are those of words, from where they begin in the audio.
 Steps are counted, not read: moshi-server's ``step_idx`` counts the steps of all sessions together.
 """
 
@@ -55,11 +56,16 @@ class Session:
     """Of each frame, in order."""
     late_s: list[float] = field(default_factory=list)
     """How late the client itself sent each packet."""
-    first_word_s: float | None = None
+    word_lags_s: list[float] = field(default_factory=list)
+    """Of each word, in order: from when it began in the audio to its Word."""
     marker_s: float | None = None
     flush_s: float | None = None
-    n_words: int = 0
     error: str | None = None
+
+    @property
+    def first_word_s(self) -> float | None:
+        """From when the first word began to its Word; None without words."""
+        return self.word_lags_s[0] if self.word_lags_s else None
 
 
 def run_clients(load: Load, n_processes: int) -> list[Session]:
@@ -176,9 +182,7 @@ class _Client:
             case {"type": "Step"}:
                 session.lags_s.append(now - self._zero - (len(session.lags_s) + 1) / FRAME_RATE)
             case {"type": "Word", "start_time": float(start_s)}:
-                session.n_words += 1
-                if session.first_word_s is None:
-                    session.first_word_s = now - self._zero - start_s
+                session.word_lags_s.append(now - self._zero - start_s)
             case {"type": "Ready"}:
                 self._is_ready.set()
             case {"type": "Marker"}:
@@ -204,7 +208,8 @@ def n_frames_of(load: Load) -> int:
 
 
 def steady_lags(sessions: list[Session], first_share: float, last_share: float) -> Iterator[float]:
-    """Yield the lags of the frames between two shares of each session."""
+    """Yield the lags of the frames between two shares of each session; of its words if the server sent no Steps."""
     for session in sessions:
-        n = len(session.lags_s)
-        yield from session.lags_s[int(first_share * n) : int(last_share * n)]
+        lags_s = session.lags_s or session.word_lags_s
+        n = len(lags_s)
+        yield from lags_s[int(first_share * n) : int(last_share * n)]

@@ -23,11 +23,23 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One gateway and its workers."""
+    """Gateways and the workers that they share."""
 
-    url: str
-    gateway_pid: int
+    urls: tuple[str, ...]
+    gateway_pids: tuple[int, ...]
     worker_pids: tuple[int, ...]
+    metrics_urls: tuple[str, ...]
+    """Of the workers."""
+
+    @property
+    def url(self) -> str:
+        """Where the first gateway serves."""
+        return self.urls[0]
+
+    @property
+    def gateway_pid(self) -> int:
+        """The first gateway."""
+        return self.gateway_pids[0]
 
 
 @contextlib.contextmanager
@@ -53,27 +65,37 @@ def service(
     gateway_flags: list[str] | None = None,
     *,
     n_workers: int = 1,
+    n_gateways: int = 1,
     worker_core: int | None = None,
     gateway_core: int | None = None,
 ) -> Iterator[Service]:
-    """Run a gateway with workers until the block ends. Without ``--config`` anybody may enter."""
+    """Run gateways with workers until the block ends. Without ``--config`` anybody may enter."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        port = free_port()
         flags = gateway_flags or []
         if "--config" not in flags:
             flags = [*flags, "--allow-no-keys"]
-        processes = []
+        workers, gateways, metrics_urls, urls = [], [], [], []
         for i in range(n_workers):
-            endpoint = f"ipc://{folder}/worker{i}"
-            command = ("-m", "asr_worker", "--bind", endpoint, "--log", "error", *worker_flags)
-            processes.append(stack.enter_context(running(sys.executable, *command, core=worker_core)))
+            endpoint, metrics_port = f"ipc://{folder}/worker{i}", str(free_port())
+            own = ("--bind", endpoint, "--metrics-port", metrics_port, "--log", "error")
+            command = (sys.executable, "-m", "asr_worker", *own, *worker_flags)
+            workers.append(stack.enter_context(running(*command, core=worker_core)))
+            metrics_urls.append(f"http://127.0.0.1:{metrics_port}/metrics")
             flags = [*flags, "--worker", endpoint]
-        command = ("-m", "asr_gateway", "--port", str(port), "--log", "error", *flags)
-        gateway = stack.enter_context(running(sys.executable, *command, core=gateway_core))
-        url = f"http://127.0.0.1:{port}"
-        await_ready(url, gateway, *processes)
-        yield Service(url=url, gateway_pid=gateway.pid, worker_pids=tuple(process.pid for process in processes))
+        for _ in range(n_gateways):
+            port = str(free_port())
+            command = (sys.executable, "-m", "asr_gateway", "--port", port, "--log", "error", *flags)
+            gateways.append(stack.enter_context(running(*command, core=gateway_core)))
+            urls.append(f"http://127.0.0.1:{port}")
+        for url in urls:
+            await_ready(url, *gateways, *workers)
+        yield Service(
+            urls=tuple(urls),
+            gateway_pids=tuple(process.pid for process in gateways),
+            worker_pids=tuple(process.pid for process in workers),
+            metrics_urls=tuple(metrics_urls),
+        )
 
 
 def await_ready(url: str, *processes: "subprocess.Popen[bytes]") -> None:
