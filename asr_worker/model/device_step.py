@@ -10,14 +10,18 @@ k - 1, step 0 a start token and padding codes. A slot is fresh when its position
 Source: model.md sections 5 and 6.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from asr_worker.model.contest import Verdict, decide
+from asr_worker.model.kv_cache import KvFormat
 from asr_worker.model.lm import LanguageModel
 from asr_worker.model.mimi import LATENTS_PER_FRAME, MimiEncoder
 from asr_worker.model.packing import ACTIVE, ENCODE, N_FLAG_WORDS, RESET, SLOT, TEXT, Selection, plan_words
+from asr_worker.model.ring import RingAttention
 from asr_worker.model.rows import Rows, all_rows, device_rows, rows_at
 from asr_worker.model.sampling import Sampler
 from shared.units import FRAME_SAMPLES
@@ -29,7 +33,15 @@ MAX_SAMPLE: Final = 65_536.0
 class DeviceStep:
     """The models, the state of all slots and the two buffers: ``plan`` 1-D, ``result`` with a row for each slot."""
 
-    def __init__(self, *, lm: LanguageModel, mimi: MimiEncoder, sampler: Sampler, n_slots: int) -> None:
+    def __init__(
+        self,
+        *,
+        lm: LanguageModel,
+        mimi: MimiEncoder,
+        sampler: Sampler,
+        n_slots: int,
+        kv_format: KvFormat | None = None,
+    ) -> None:
         config = lm.config
         device = lm.text_emb.device
         self._lm, self._mimi, self._sampler = lm, mimi, sampler
@@ -38,7 +50,7 @@ class DeviceStep:
         self.n_slots = n_slots
         self.n_codebooks = config.audio_codebooks
         n_kept = n_slots + 1
-        self._ring = lm.new_ring(n_kept)
+        self._ring = lm.new_ring(n_kept, kv_format)
         self._mimi_state = mimi.new_state(n_kept)
         self._last_text = torch.zeros(n_kept, dtype=torch.int64, device=device)
         self._waiting = torch.zeros(n_kept, config.audio_codebooks, dtype=torch.int64, device=device)
@@ -49,6 +61,16 @@ class DeviceStep:
     def generator(self) -> torch.Generator | None:
         """The sampler's random numbers, which a graph must know of."""
         return self._sampler.generator
+
+    def choose_attention(
+        self, make_kernel: Callable[[], RingAttention], time_ms: Callable[[Callable[[], object]], float]
+    ) -> dict[str, Verdict]:
+        """Decide who reads the rings, by trial; say so for each transformer. All slots are fresh afterwards."""
+        rings = {"lm": (self._ring, 1), "mimi": (self._mimi_state.ring, LATENTS_PER_FRAME)}
+        return {
+            name: decide(ring, n_slots=self.n_slots, n_new=n_new, make_kernel=make_kernel, time_ms=time_ms)
+            for name, (ring, n_new) in rings.items()
+        }
 
     def run(self, n_rows: int) -> None:
         """Step the rows of a plan of ``n_rows``. There is no host round trip and no branch on data.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr_worker.model.attention import Memory, Sequence
+from asr_worker.model.kv_cache import KvFormat
 from asr_worker.model.products import linear, pack_weights
 from asr_worker.model.ring import Ring
 from asr_worker.model.rows import Rows
@@ -49,8 +50,8 @@ class LanguageModel(nn.Module):
         self.register_buffer("condition", None, persistent=False)
         self.condition: Tensor | None
 
-    def new_ring(self, n_rows: int) -> Ring:
-        """Return the ring of ``n_rows`` fresh slots, on the parameters' device."""
+    def new_ring(self, n_rows: int, form: KvFormat | None = None) -> Ring:
+        """Return the ring of ``n_rows`` fresh slots, on the parameters' device; ``form``: how it keeps numbers."""
         sizes = self.config.transformer
         return Ring(
             n_layers=sizes.num_layers,
@@ -61,6 +62,7 @@ class LanguageModel(nn.Module):
             max_period=sizes.max_period,
             device=self.text_emb.device,
             dtype=self.text_emb.dtype,
+            form=form,
         )
 
     def pack(self) -> None:
@@ -83,7 +85,7 @@ class LanguageModel(nn.Module):
         Returns:
             Scores ``[n, text_out_vocab_size]`` in the model's dtype; pauses ``[n, n_heads]`` float32.
         """
-        scores, heads = self._run(text[:, None], audio[:, None], ring.begin(1, rows))
+        scores, heads = self._run(text[:, None], audio[:, None], ring.begin(1, rows, active))
         ring.advance(active, 1, rows)
         return scores[:, 0], functional.softmax(heads[:, 0].float(), dim=-1)[..., 0]
 

@@ -18,6 +18,7 @@ from asr_worker.core.model import ModelFacts
 from asr_worker.model.checkpoint import Header, Need, fill, problems_of, read_header
 from asr_worker.model.conditioner import condition_need
 from asr_worker.model.device_step import DeviceStep
+from asr_worker.model.kv_cache import KV_FORMATS
 from asr_worker.model.lm import LanguageModel
 from asr_worker.model.mimi import LATENTS_PER_FRAME, MimiEncoder
 from asr_worker.model.needs import hidden_width, lm_needs, mimi_needs
@@ -58,6 +59,8 @@ def load_model(
     seed: int,
     capture: bool = True,
     is_prepared: bool = False,
+    kv_cache: str | None = None,
+    attention: str = "auto",
 ) -> TorchAsrModel:
     """Load a module's model and warm it up.
 
@@ -71,6 +74,8 @@ def load_model(
         seed: of the sampling noise.
         capture: on CUDA, run the step as captured graphs.
         is_prepared: also on CPU, step by an index in prepared sizes, as is always done on CUDA.
+        kv_cache: number format of the language model's caches, of ``KV_FORMATS``; None: the model's dtype.
+        attention: on CUDA, ``auto`` or ``torch``: see ``TorchAsrModel.start``.
 
     Raises:
         CheckpointError: something is wrong with the files; names everything.
@@ -80,6 +85,8 @@ def load_model(
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    # It plans for each new shape on the host; the other fused attention takes any mask and can be captured.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     place = choose_device(device)
     dtype, warnings = choose_dtype(place, module.dtype_override)
     lm_header, mimi_header, tokenizer = _open_files(files)
@@ -92,7 +99,7 @@ def load_model(
     if problems:
         raise CheckpointError(*problems)
     model = TorchAsrModel(
-        step=_place(module, lm_header, mimi_header, place=place, dtype=dtype, seed=seed),
+        step=_place(module, lm_header, mimi_header, place=place, dtype=dtype, seed=seed, kv_cache=kv_cache),
         tokenizer=tokenizer,
         facts=_facts(module, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
         n_text_tokens=module.model.text_out_vocab_size,
@@ -100,7 +107,7 @@ def load_model(
         is_prepared=is_prepared or place.type == "cuda",
         warnings=(*warnings, *tokenizer_warnings),
     )
-    model.start(capture=capture)
+    model.start(capture=capture, attention=attention)
     return model
 
 
@@ -115,7 +122,14 @@ def _build(
 
 
 def _place(
-    module: ModuleConfig, lm_header: Header, mimi_header: Header, *, place: torch.device, dtype: torch.dtype, seed: int
+    module: ModuleConfig,
+    lm_header: Header,
+    mimi_header: Header,
+    *,
+    place: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    kv_cache: str | None,
 ) -> DeviceStep:
     """Bring the weights onto the device and take memory for all slots.
 
@@ -129,7 +143,8 @@ def _place(
         lm.pack()
         mimi.pack(module.batch_size)
         sampler = Sampler(temperature=module.temperature, seed=seed, device=place)
-        return DeviceStep(lm=lm, mimi=mimi, sampler=sampler, n_slots=module.batch_size)
+        kv_format = None if kv_cache is None else KV_FORMATS[kv_cache]
+        return DeviceStep(lm=lm, mimi=mimi, sampler=sampler, n_slots=module.batch_size, kv_format=kv_format)
     except RuntimeError as error:
         # Memory, nearly always: the caches of all slots are taken here.
         reason = str(error).partition("\n")[0]

@@ -97,7 +97,7 @@ class MimiEncoder(nn.Module):
         """
         carry = state.carry.begin(active, rows)
         latents = self.encoder(pcm[:, :, None], carry)
-        latents = self.transformer(latents, state.ring.begin(LATENTS_PER_FRAME, rows))
+        latents = self.transformer(latents, state.ring.begin(LATENTS_PER_FRAME, rows, active))
         codes = self._codes(latents, carry)[:, 0]
         carry.commit()
         state.ring.advance(active, LATENTS_PER_FRAME, rows)

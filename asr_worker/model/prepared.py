@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from asr_worker.core.model import StepPlan, StepResult
-from asr_worker.model.cuda import capture
+from asr_worker.model.contest import Verdict
+from asr_worker.model.cuda import capture, make_ring_kernel, time_ms
 from asr_worker.model.device_step import DeviceStep
 from asr_worker.model.packing import PlanWords, ResultWords, plan_words, select
 
@@ -57,6 +58,11 @@ class PreparedRunner:
         """Capture every size, on CUDA only. Slots are left in any state."""
         with self._on_device():
             self._graphs = capture(self._step.run, self._rehearse, self.sizes, self._step.generator)
+
+    def choose_attention(self) -> dict[str, Verdict]:
+        """Decide, on CUDA only, who reads the rings; before ``capture``. All slots are fresh afterwards."""
+        with self._on_device():
+            return self._step.choose_attention(make_ring_kernel, time_ms)
 
     def launch(self, plan: StepPlan) -> None:
         """Queue one step of ``plan``, whose arrays may be overwritten afterwards. The last one must have ended."""

@@ -9,18 +9,49 @@ A step may leave slots out. Of those that take part on a device, all are compute
 cell: harmless for the inactive ones, since it is written again before it can be seen, and no row is ever without a
 visible cell, so no NaN arises.
 
+Who reads the rings: on CPU torch, each run of slots where it lies, and only cells that some slot of the step has
+filled; on CUDA a kernel that reads each slot's filled cells where they lie, or torch on copies of the rings, whichever
+is faster there (``contest.py``).
+
 Source: model.md section 5.
 """
+
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
 from asr_worker.model.attention import additive, attend, frequencies_of, rotation_of
+from asr_worker.model.kv_cache import KvCache, KvFormat, LayerCache
 from asr_worker.model.rows import Rows, all_rows
+
+ROWS_AT_ONCE: Final = 64
+"""Of rings that must be copied: bounds the memory that a step takes."""
+
+
+class RingAttention(Protocol):
+    """Attention that reads rings where they lie; ``RingKernel`` says what goes in and comes out."""
+
+    def __call__(self, queries: Tensor, cache: LayerCache, slots: Tensor, newest: Tensor, counts: Tensor) -> Tensor:
+        """Attend from ``[n, T, H, hd]``; return ``[n, H, T, hd]``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where each row's keys lie: its slot, the cell of its newest position, how many cells are read."""
+
+    slots: Tensor
+    newest: Tensor
+    counts: Tensor
 
 
 class Ring:
-    """Keys and values ``[layers, B, H, C, hd]`` of the last C positions, and each slot's position ``[B]``."""
+    """Keys and values of the last C positions of B slots, and each slot's position ``[B]``.
+
+    ``kernel`` reads the rings if it is set and the step's slots are known to the device only.
+    """
 
     def __init__(
         self,
@@ -33,35 +64,59 @@ class Ring:
         max_period: float,
         device: torch.device,
         dtype: torch.dtype,
+        form: KvFormat | None = None,
     ) -> None:
         # A head's cells lie together: reading them takes half the time of cells that hold all heads (CPU, B = 8).
         shape = (n_layers, n_rows, n_heads, context, head_dim)
-        # Zeros, not whatever memory holds: the mask is added to the scores and would not hide a NaN.
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.cache = KvCache(shape, dtype=dtype, form=form, device=device)
+        self.kernel: RingAttention | None = None
         self.position = torch.zeros(n_rows, device=device, dtype=torch.int64)
-        self._context = context
+        self.context = context
         self._frequencies = frequencies_of(head_dim=head_dim, max_period=max_period, device=device)
         self._cells = torch.arange(context, device=device)
         self._first_cells = torch.arange(n_rows * n_heads, device=device).view(n_rows, 1, n_heads) * context
+        self._slots = torch.arange(n_rows, device=device)
         self._everyone = all_rows(n_rows)
+        self.dtype = dtype
 
-    def begin(self, n_new: int, rows: Rows | None = None) -> "RingStep":
-        """Prepare a step that brings ``n_new`` positions to the slots in ``rows``; positions do not move yet."""
+    def begin(self, n_new: int, rows: Rows | None = None, active: Tensor | None = None) -> "RingStep":
+        """Prepare a step that brings ``n_new`` positions to the slots in ``rows``; positions do not move yet.
+
+        What rows outside ``active`` ``[n]`` see may be anything.
+        """
         rows = rows or self._everyone
         new = rows.take(self.position)[:, None] + torch.arange(n_new, device=self.position.device)
         last = new[:, -1:]
-        # Where the host may look, cells that no slot has filled yet are not read.
-        n_filled = self._context if last.is_cuda or rows.runs is None else min(self._context, int(last.max()) + 1)
-        held = last - torch.remainder(last - self._cells[:n_filled], self._context)
-        visible = (held >= 0)[:, None] & (held[:, None] <= new[:, :, None])
+        if self.kernel is not None and rows.runs is None:
+            mask, places = None, self._places(last[:, 0], n_new, rows, active)
+        else:
+            mask, places = self._mask(new, rows), None
         return RingStep(
             ring=self,
             rows=rows,
-            targets=(rows.take(self._first_cells) + torch.remainder(new, self._context)[:, :, None]).flatten(),
+            targets=(rows.take(self._first_cells) + torch.remainder(new, self.context)[:, :, None]).flatten(),
             rotation=rotation_of(new, self._frequencies),
-            mask=additive(visible[:, None], self.keys.dtype),
+            mask=mask,
+            places=places,
         )
+
+    def _places(self, last: Tensor, n_new: int, rows: Rows, active: Tensor | None) -> Places:
+        counts = last.add(1).clamp(max=self.context)
+        if active is not None:
+            # Who does not step, padding above all, should cost nothing.
+            counts = counts.masked_fill(~active, n_new)
+        return Places(
+            slots=rows.take(self._slots), newest=torch.remainder(last, self.context).int(), counts=counts.int()
+        )
+
+    def _mask(self, new: Tensor, rows: Rows) -> Tensor:
+        """Return what each of ``new`` ``[n, T]`` sees of the cells, for scores ``[n, H, T, cells]``."""
+        last = new[:, -1:]
+        # Where the host may look, cells that no slot has filled yet are not read.
+        n_filled = self.context if last.is_cuda or rows.runs is None else min(self.context, int(last.max()) + 1)
+        held = last - torch.remainder(last - self._cells[:n_filled], self.context)
+        visible = (held >= 0)[:, None] & (held[:, None] <= new[:, :, None])
+        return additive(visible[:, None], self.dtype)
 
     def advance(self, active: Tensor, n_new: int, rows: Rows | None = None) -> None:
         """End a step: of the slots in ``rows``, those in ``active`` ``[n]`` move on by ``n_new`` positions."""
@@ -81,29 +136,28 @@ class Ring:
 class RingStep:
     """The memory of one step."""
 
-    def __init__(self, *, ring: Ring, rows: Rows, targets: Tensor, rotation: Tensor, mask: Tensor) -> None:
+    def __init__(
+        self, *, ring: Ring, rows: Rows, targets: Tensor, rotation: Tensor, mask: Tensor | None, places: Places | None
+    ) -> None:
         self.rotation = rotation
-        self._ring = ring
+        self._cache = ring.cache
+        self._kernel = ring.kernel
         self._rows = rows
         self._targets = targets
         self._mask = mask
+        self._places = places
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Write new keys and values ``[n, T, H, hd]`` into their cells; return what the queries see of the rings."""
-        all_keys, all_values = self._ring.keys[layer], self._ring.values[layer]
-        all_keys.flatten(0, 2).index_copy_(0, self._targets, keys.flatten(0, 2))
-        all_values.flatten(0, 2).index_copy_(0, self._targets, values.flatten(0, 2))
+        self._cache.write(layer, self._targets, keys, values)
+        if self._places is not None and self._kernel is not None:
+            at = self._places
+            return self._kernel(queries, self._cache.layer(layer), at.slots, at.newest, at.counts)
+        assert self._mask is not None
         queries = queries.transpose(1, 2)
-        n_filled = self._mask.shape[-1]
-        if self._rows.runs is None:
-            return attend(queries, self._rows.take(all_keys), self._rows.take(all_values), self._mask)
+        is_copied = self._rows.index is not None or self._cache.is_converted
         seen = [
-            attend(
-                queries[run.rows],
-                all_keys[run.slots, :, :n_filled],
-                all_values[run.slots, :, :n_filled],
-                self._mask[run.rows],
-            )
-            for run in self._rows.runs
+            attend(queries[rows], *self._cache.read(layer, slots, self._mask.shape[-1]), self._mask[rows])
+            for rows, slots in self._rows.parts(ROWS_AT_ONCE if is_copied else self._rows.n)
         ]
         return seen[0] if len(seen) == 1 else torch.cat(seen)

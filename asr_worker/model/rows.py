@@ -8,7 +8,7 @@ On CPU the host knows the runs. On a device which slots they are is known there 
 have to ask for is not looked at, so a step can be captured once and replayed for any slots.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +49,15 @@ class Rows:
     def take(self, kept: Tensor) -> Tensor:
         """Return these slots' rows of ``[n_slots, ...]``."""
         return kept[: self.n] if self.index is None else kept.index_select(0, self.index)
+
+    def parts(self, most: int) -> Iterator[tuple[slice, slice | Tensor]]:
+        """Yield rows of the step with the slots where they lie: the runs, else at most ``most`` rows at a time."""
+        if self.runs is not None:
+            yield from ((run.rows, run.slots) for run in self.runs)
+            return
+        for start in range(0, self.n, most):
+            rows = slice(start, min(self.n, start + most))
+            yield rows, rows if self.index is None else self.index[rows]
 
     def put(self, kept: Tensor, rows: Tensor) -> None:
         """Write ``rows`` to these slots of ``[n_slots, ...]``."""

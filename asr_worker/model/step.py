@@ -67,24 +67,22 @@ class TorchAsrModel:
         """What is known of the model."""
         return self._facts
 
-    def start(self, *, capture: bool = True) -> None:
-        """Capture the prepared sizes, warm up with two steps of silence for all slots; then every slot is fresh.
+    def start(self, *, capture: bool = True, attention: str = "torch") -> None:
+        """Choose the attention, capture the prepared sizes, warm up with steps of silence; then every slot is fresh.
 
         Args:
             capture: on CUDA, capture the step in graphs; otherwise every launch runs it eagerly.
+            attention: on CUDA, ``auto`` tries whether our kernel is faster than torch's attention; ``torch`` does not.
 
         Raises:
             ModelFaultError: the device fails.
         """
-        started_s = time.perf_counter()
         everyone = np.ones(self._facts.n_slots, np.bool_)
         silence = np.zeros((self._facts.n_slots, FRAME_SAMPLES), np.float32)
         try:
             with torch.inference_mode():
-                if capture and isinstance(self._runner, PreparedRunner) and self._step.plan.is_cuda:
-                    self._runner.capture()
-                    self.started["n_graphs"] = len(self._runner.sizes)
-                    self.started["capture_s"] = round(time.perf_counter() - started_s, 3)
+                if isinstance(self._runner, PreparedRunner) and self._step.plan.is_cuda:
+                    self._prepare(self._runner, capture=capture, attention=attention)
                 for _ in range(N_WARM_UP_STEPS):
                     self._runner.launch(StepPlan(pcm=silence, active=everyone, reset=everyone))
                     self._runner.collect(self._collected)
@@ -92,6 +90,20 @@ class TorchAsrModel:
         except RuntimeError as error:
             msg = f"the model failed its first step on {self._facts.device}: {error}"
             raise ModelFaultError(msg) from error
+
+    def _prepare(self, runner: PreparedRunner, *, capture: bool, attention: str) -> None:
+        started_s = time.perf_counter()
+        if attention == "auto":
+            for name, verdict in runner.choose_attention().items():
+                self.started[f"{name}_attention"] = str(verdict)
+                if verdict.trouble is not None:
+                    self.warnings += (f"{name}: torch reads the caches, the faster kernel fails: {verdict.trouble}",)
+            self.started["attention_s"] = round(time.perf_counter() - started_s, 3)
+            started_s = time.perf_counter()
+        if capture:
+            runner.capture()
+            self.started["n_graphs"] = len(runner.sizes)
+            self.started["capture_s"] = round(time.perf_counter() - started_s, 3)
 
     def launch(self, plan: StepPlan) -> None:
         """Start one step and return as soon as the plan's arrays may be overwritten.

@@ -56,7 +56,7 @@ def _fill(model: TorchAsrModel, share: float) -> None:
     step = model._step  # noqa: SLF001  (no caller but a benchmark wants to skip audio)
     for ring in (step._ring, step._mimi_state.ring):  # noqa: SLF001
         with torch.inference_mode():
-            ring.position.fill_(int(share * ring.keys.shape[3]))
+            ring.position.fill_(int(share * ring.cache.keys.shape[3]))
 
 
 if __name__ == "__main__":

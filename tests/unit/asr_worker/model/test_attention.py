@@ -141,5 +141,5 @@ def test_float16_leaves_no_infinity_in_the_ring() -> None:
     x = torch.full((1, 1, DIM), 60_000.0, dtype=torch.float16)
     assert not torch.nn.functional.linear(x, layer.in_proj_weight).isfinite().all()
     layer(x, state.begin(1), 0)
-    assert state.keys.isfinite().all()
-    assert state.values.isfinite().all()
+    assert state.cache.keys.isfinite().all()
+    assert state.cache.values.isfinite().all()

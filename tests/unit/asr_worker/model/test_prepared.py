@@ -61,7 +61,7 @@ def kept(model: Any) -> list[torch.Tensor]:
     """Return all that is kept between steps, slots first. Only its own eyes can see a bit that flips unheard."""
     step = model._step
     rings = [step._ring, step._mimi_state.ring]
-    caches = [cache.transpose(0, 1) for ring in rings for cache in (ring.keys, ring.values)]
+    caches = [cache.transpose(0, 1) for ring in rings for cache in (ring.cache.keys, ring.cache.values)]
     positions = [ring.position for ring in rings]
     return [*caches, *positions, step._mimi_state.carry.kept, step._last_text, step._waiting]
 

@@ -1,0 +1,155 @@
+"""Which attention reads the rings on a device: decided on that device, at start-up, by trying both.
+
+torch's reads copies of the rings unless all slots step, and all cells of them; the kernel reads only what is filled,
+where it lies. Both get the same random rings, first of slots of all ages (the answers must agree), then all full at
+the biggest prepared size, where torch copies nothing (the faster one wins). A kernel that fails in any way loses.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from asr_worker.model.ring import Ring, RingAttention
+from asr_worker.model.rows import Rows, device_rows
+
+TOLERANCES: Final = {torch.float32: 1e-3}
+DEFAULT_TOLERANCE: Final = 3e-2
+"""Of the largest number in an answer; for number formats of 16 bits."""
+
+SLOTS_AT_ONCE: Final = 16
+N_AGES: Final = 3
+"""Ages are tried up to so many contexts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Who reads the rings from now on: the kernel, or torch."""
+
+    is_kernel: bool
+    torch_ms: float | None = None
+    kernel_ms: float | None = None
+    trouble: str | None = None
+    """Why the kernel cannot be used."""
+
+    def __str__(self) -> str:
+        times = [
+            f"{name} {ms:.3f} ms"
+            for name, ms in (("kernel", self.kernel_ms), ("torch", self.torch_ms))
+            if ms is not None
+        ]
+        return f"{'kernel' if self.is_kernel else 'torch'} ({', '.join(times) or 'not timed'})"
+
+
+def decide(
+    ring: Ring,
+    *,
+    n_slots: int,
+    n_new: int,
+    make_kernel: Callable[[], RingAttention],
+    time_ms: Callable[[Callable[[], object]], float],
+) -> Verdict:
+    """Let both read ``ring`` in steps of ``n_new`` positions, and leave it with the winner, empty.
+
+    Args:
+        ring: of ``n_slots`` slots and the scratch slot.
+        n_slots: the biggest prepared size.
+        n_new: positions of a step.
+        make_kernel: may fail.
+        time_ms: runs something a few times and says how long it took.
+    """
+    trial = _Trial(ring, n_new)
+    winner: RingAttention | None = None
+    try:
+        kernel = make_kernel()
+        trial.prepare()
+        verdict = _compete(trial, kernel, n_slots, time_ms)
+        winner = kernel if verdict.is_kernel else None
+    except Exception as error:  # noqa: BLE001 - whatever it is that a compiler or a driver lacks, torch can do without
+        reason = str(error).strip().partition("\n")[0]
+        verdict = Verdict(is_kernel=False, trouble=f"{type(error).__name__}: {reason}")
+    finally:
+        trial.clear()
+        ring.kernel = winner
+    return verdict
+
+
+def _compete(
+    trial: "_Trial", kernel: RingAttention, n_slots: int, time_ms: Callable[[Callable[[], object]], float]
+) -> Verdict:
+    trouble = _disagreement(trial, kernel, n_slots)
+    if trouble is not None:
+        return Verdict(is_kernel=False, trouble=trouble)
+    everyone = device_rows(n_slots, None)
+    trial.fill_all()
+    inputs = trial.inputs(n_slots)
+    torch_ms = time_ms(lambda: trial.answer(None, everyone, inputs))
+    kernel_ms = time_ms(lambda: trial.answer(kernel, everyone, inputs))
+    return Verdict(is_kernel=kernel_ms < torch_ms, torch_ms=torch_ms, kernel_ms=kernel_ms)
+
+
+def _disagreement(trial: "_Trial", kernel: RingAttention, n_slots: int) -> str | None:
+    """Compare answers for all slots and for half of them, at all ages; return what is wrong."""
+    tolerance = TOLERANCES.get(trial.dtype, DEFAULT_TOLERANCE)
+    some = torch.randperm(n_slots, device=trial.device)[: -(-n_slots // 2)]
+    for rows in (device_rows(n_slots, None), device_rows(len(some), some)):
+        trial.spread_ages()
+        inputs = trial.inputs(rows.n)
+        expected = trial.answer(None, rows, inputs).float()
+        error = float((trial.answer(kernel, rows, inputs).float() - expected).abs().max())
+        limit = tolerance * float(expected.abs().max())
+        # Not "error > limit": NaN must not pass.
+        if not error <= limit:
+            return f"its answers differ from torch's by {error:.2g}, allowed are {limit:.2g}"
+    return None
+
+
+class _Trial:
+    """Random rings, and questions to them. Only the first layer is used."""
+
+    def __init__(self, ring: Ring, n_new: int) -> None:
+        self._ring = ring
+        self._n_new = n_new
+        self.dtype = ring.dtype
+        self.device = ring.position.device
+
+    def prepare(self) -> None:
+        """Fill the first layer's rings."""
+        n_kept, n_heads, context, head_dim = self._ring.cache.keys.shape[1:]
+        for start in range(0, n_kept, SLOTS_AT_ONCE):
+            stop = min(n_kept, start + SLOTS_AT_ONCE)
+            cells = torch.arange(start * n_heads * context, stop * n_heads * context, device=self.device)
+            keys, values = (self._noise(len(cells), 1, 1, head_dim) for _ in range(2))
+            self._ring.cache.write(0, cells, keys, values)
+
+    def fill_all(self) -> None:
+        """Let all slots be as old as the context."""
+        self._ring.position.fill_(self._ring.context)
+
+    def spread_ages(self) -> None:
+        """Let slots be anything from fresh to some contexts old, in any order."""
+        n_kept = len(self._ring.position)
+        n_steps = N_AGES * self._ring.context // self._n_new
+        ages = torch.randperm(n_kept, device=self.device) * n_steps // n_kept
+        self._ring.position.copy_(ages * self._n_new)
+
+    def inputs(self, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of a step."""
+        _, _, n_heads, _, head_dim = self._ring.cache.keys.shape
+        shape = (n_rows, self._n_new, n_heads, head_dim)
+        return self._noise(*shape), self._noise(*shape), self._noise(*shape)
+
+    def answer(self, kernel: RingAttention | None, rows: Rows, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Run one layer of a step; positions do not move."""
+        self._ring.kernel = kernel
+        return self._ring.begin(self._n_new, rows).attend(0, *inputs)
+
+    def clear(self) -> None:
+        """Empty the rings again."""
+        self._ring.cache.clear(0)
+        self._ring.position.zero_()
+
+    def _noise(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device, dtype=self.dtype)

@@ -1,0 +1,121 @@
+"""Where keys and values lie: in the model's number format, or in 8 bits with a scale for each head and position.
+
+    none    the model's dtype                              bf16    2 bytes, also for a model in float32
+    int8    round(x / scale), scale = largest |x| / 127    fp8     e4m3 of x / scale, scale = largest |x| / 448
+
+Scales are float16: 1.6 % more than the 8 bits at a head of 128. Attention computes with ``number * scale``.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+MIN_SCALE: Final = 2.0**-24
+MAX_SCALE: Final = 65_504.0
+"""The least and the largest positive float16."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvFormat:
+    """How a number is kept. ``largest`` is what the largest of a head and position becomes; None: there is no scale."""
+
+    dtype: torch.dtype
+    largest: float | None = None
+
+    def quantise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``x`` ``[..., hd]`` in 8 bits and its scales ``[...]``."""
+        assert self.largest is not None
+        wide = x.float()
+        scales = wide.abs().amax(-1).div(self.largest).clamp(MIN_SCALE, MAX_SCALE).half()
+        scaled = (wide / scales[..., None].float()).clamp(-self.largest, self.largest)
+        return (scaled.round() if self.dtype == torch.int8 else scaled).to(self.dtype), scales
+
+
+KV_FORMATS: Final = {
+    "bf16": KvFormat(dtype=torch.bfloat16),
+    "int8": KvFormat(dtype=torch.int8, largest=127.0),
+    "fp8": KvFormat(dtype=torch.float8_e4m3fn, largest=448.0),
+}
+"""Values of ``kv_cache``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCache:
+    """One layer of all slots: ``keys`` and ``values`` ``[S, H, C, hd]``, scales ``[S, H, C]`` if there are any."""
+
+    keys: Tensor
+    values: Tensor
+    key_scales: Tensor | None
+    value_scales: Tensor | None
+
+
+class KvCache:
+    """Keys and values ``[layers, S, H, C, hd]``, of S slots.
+
+    Args:
+        shape: as above.
+        dtype: what attention computes with.
+        form: how numbers are kept; None: in ``dtype``.
+        device: where.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int, int, int], *, dtype: torch.dtype, form: KvFormat | None, device: torch.device
+    ) -> None:
+        self.form = form or KvFormat(dtype=dtype)
+        self.is_converted = self.form.dtype != dtype
+        """Whether reading makes copies."""
+        # Zeros, not whatever memory holds: the mask is added to the scores and would not hide a NaN.
+        self.keys, self.values = (torch.zeros(shape, device=device, dtype=self.form.dtype) for _ in range(2))
+        self.key_scales, self.value_scales = self._new_scales(shape[:-1], device), self._new_scales(shape[:-1], device)
+        self._dtype = dtype
+
+    def _new_scales(self, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+        return None if self.form.largest is None else torch.zeros(shape, device=device, dtype=torch.float16)
+
+    def layer(self, index: int) -> LayerCache:
+        """Return one layer, not copied."""
+        return LayerCache(
+            keys=self.keys[index],
+            values=self.values[index],
+            key_scales=None if self.key_scales is None else self.key_scales[index],
+            value_scales=None if self.value_scales is None else self.value_scales[index],
+        )
+
+    def write(self, index: int, cells: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put ``[n, T, H, hd]`` of a layer into ``cells`` ``[n * T * H]``, counted over slots, heads and context."""
+        layer = self.layer(index)
+        for kept, kept_scales, new in (
+            (layer.keys, layer.key_scales, keys),
+            (layer.values, layer.value_scales, values),
+        ):
+            numbers = new.flatten(0, 2)
+            if kept_scales is not None:
+                numbers, scales = self.form.quantise(numbers)
+                kept_scales.flatten().index_copy_(0, cells, scales)
+            # As bytes, since torch copies no 8-bit floats by an index.
+            to_copy = (kept.flatten(0, 2), numbers.to(kept.dtype))
+            into, rows = (x.view(torch.uint8) if x.element_size() == 1 else x for x in to_copy)
+            into.index_copy_(0, cells, rows)
+
+    def clear(self, index: int) -> None:
+        """Fill a layer with zeros."""
+        layer = self.layer(index)
+        for tensor in (layer.keys, layer.values, layer.key_scales, layer.value_scales):
+            if tensor is not None:
+                tensor.zero_()
+
+    def read(self, index: int, slots: slice | Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
+        """Return the first cells of some slots, ``[n, H, n_cells, hd]``; by a slice and not converted, not copied."""
+        layer = self.layer(index)
+        return (
+            self._plain(layer.keys, layer.key_scales, slots, n_cells),
+            self._plain(layer.values, layer.value_scales, slots, n_cells),
+        )
+
+    def _plain(self, kept: Tensor, scales: Tensor | None, slots: slice | Tensor, n_cells: int) -> Tensor:
+        as_bytes = kept.view(torch.uint8) if kept.element_size() == 1 else kept
+        numbers = as_bytes[slots][:, :, :n_cells].view(kept.dtype).to(self._dtype)
+        return numbers if scales is None else numbers * scales[slots][:, :, :n_cells, None].to(self._dtype)
