@@ -104,8 +104,8 @@ def _decode_blocks(file: Any, out: IO[bytes], limits: ChildLimits) -> None:
     import numpy as np  # noqa: PLC0415
     import soundfile  # noqa: PLC0415
 
-    from asr_gateway.audio.level import limited  # noqa: PLC0415
     from asr_gateway.audio.resample import Resampler  # noqa: PLC0415
+    from asr_gateway.core.level import limited  # noqa: PLC0415
 
     resampler = Resampler(file.samplerate)
     writer = _SampleWriter(out)

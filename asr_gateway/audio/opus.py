@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_gateway.audio.level import limited
 from asr_gateway.audio.ogg import NO_GRANULE, OggParser, Packet, Page
+from asr_gateway.core.level import limited
 from shared.errors import AsrError, BadAudioError
 from shared.units import SAMPLE_RATE
 

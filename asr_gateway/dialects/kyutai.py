@@ -27,10 +27,9 @@ from asr_gateway.core.dialect import (
     OpusReceived,
     ResetReceived,
 )
+from asr_gateway.core.level import limited
 from shared.errors import AsrError, BadMessageError
 from shared.messages import EventKind, StepEvent
-
-MAX_SAMPLE: Final = 10.0
 
 # --- decoding ---------------------------------------------------------------------------------------------
 
@@ -43,6 +42,7 @@ _TABLES: Final = {
     0xCA: np.dtype([("prefix", "u1"), ("value", ">f4")]),
     0xCB: np.dtype([("prefix", "u1"), ("value", ">f8")]),
 }
+_FLOAT32_BYTES: Final = 4
 _INT64: Final = range(-(2**63), 2**63)
 _MAX_CONTAINERS: Final = 64
 """Arrays and maps in one message. What the dialect needs is three; a million empty ones would cost 60 bytes each."""
@@ -92,12 +92,10 @@ def _uniform_pcm(data: bytes) -> NDArray[np.float32] | None:
 
 def _playable(values: "NDArray[np.floating[Any]]") -> NDArray[np.float32]:
     """Return the samples as float32 within the bounds of what can be played."""
-    # In the machine's own byte order first: everything after it is several times as fast.
-    pcm = values.astype(values.dtype.newbyteorder("="))
-    # Compared this way round NaN fails the test, too.
-    if pcm.size and not (pcm.max() <= MAX_SAMPLE and pcm.min() >= -MAX_SAMPLE):
-        pcm = np.nan_to_num(pcm, nan=0.0).clip(-MAX_SAMPLE, MAX_SAMPLE)
-    return pcm.astype(np.float32, copy=False)
+    if values.dtype.itemsize == _FLOAT32_BYTES:
+        return limited(values.astype(np.float32))
+    # Wider numbers are cut down first: they could overflow.
+    return limited(values.astype(np.float64)).astype(np.float32)
 
 
 class _Containers:
