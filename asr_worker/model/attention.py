@@ -54,6 +54,18 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
+def rotate_(projected: Tensor, rotation: Tensor, n_heads: int) -> tuple[Tensor, ...]:
+    """Rotate the queries and keys in ``projected`` ``[B, T, 3 * d]``, float32, in place; no gradients.
+
+    Returns:
+        Queries, keys and values, each a view ``[B, T, n_heads, hd]``.
+    """
+    n_rows, n_new = projected.shape[:2]
+    pairs = torch.view_as_complex(projected.view(n_rows, n_new, 3 * n_heads, -1, 2))
+    pairs[:, :, : 2 * n_heads].mul_(rotation[:, :, None])
+    return projected.view(n_rows, n_new, 3, n_heads, -1).unbind(2)
+
+
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a bool mask into one that is added to the scores."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
@@ -108,7 +120,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
         """Map ``[B, T, d]`` to ``[B, T, d]``."""
-        projected = linear(x, self.in_proj_weight).view(*x.shape[:2], 3, self._n_heads, -1)
+        projected = linear(x, self.in_proj_weight)
+        if projected.dtype == torch.float32 and not torch.is_grad_enabled():
+            queries, keys, values = rotate_(projected, memory.rotation, self._n_heads)
+            seen = memory.attend(layer, queries, keys, values)
+            return linear(seen.transpose(1, 2).flatten(2), self.out_proj_weight)
+        projected = projected.view(*x.shape[:2], 3, self._n_heads, -1)
         if projected.dtype == torch.float16:
             # Models trained in bfloat16 can overflow float16: no row may leave inf or NaN in a ring.
             projected = projected.nan_to_num(0.0, 0.0, 0.0)

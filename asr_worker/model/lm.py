@@ -116,8 +116,12 @@ class LanguageModel(nn.Module):
         return linear(normed, self.text_linear), heads
 
     def _embed(self, text: Tensor, audio: Tensor) -> Tensor:
-        """Sum the embeddings of one position, text first, rounding after each as moshi-server does."""
+        """Sum the embeddings of one position; half precision text first, rounding after each as moshi-server does."""
         x = functional.embedding(text, self.text_emb)
-        for vectors in functional.embedding(audio + self._first_ids, self.audio_emb.flatten(0, 1)).unbind(-2):
-            x = x + vectors
+        heard = functional.embedding(audio + self._first_ids, self.audio_emb.flatten(0, 1))
+        if x.dtype == torch.float32:
+            x = x + heard.sum(dim=-2)
+        else:
+            for vectors in heard.unbind(-2):
+                x = x + vectors
         return x if self.condition is None else x + self.condition

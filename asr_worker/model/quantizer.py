@@ -11,7 +11,6 @@ Source: model.md section 9.4.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from asr_worker.model.products import MIN_PACKED_NUMBERS, can_pack, linear, pack_weights, packed
 from shared.config import MimiConfig
@@ -35,20 +34,20 @@ class SplitQuantizer(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map ``[N, dimension]`` to codes ``[N, n_codebooks]``, int64."""
-        residual = linear(latents, self.first_proj)
-        codes = [self._nearest(0, residual)]
-        residual = linear(latents, self.rest_proj)
-        for level in range(1, len(self.entries)):
-            code = self._nearest(level, residual)
-            codes.append(code)
-            residual = residual - functional.embedding(code, self.entries[level])
-        return torch.stack(codes, dim=-1)
+        entries, offsets = self.entries.unbind(), self.minus_half_norms.unbind()
+        searched = self._packed or entries
 
-    def _nearest(self, level: int, x: Tensor) -> Tensor:
-        """Return for each row of ``x`` ``[N, D]`` the entry with the least distance: the largest x.e - |e|^2 / 2."""
-        entries = self._packed[level] if self._packed else self.entries[level]
-        scores = linear(x, entries, self.minus_half_norms[level])
-        return scores.argmax(dim=-1)
+        def nearest(level: int, x: Tensor) -> Tensor:
+            # The least distance is the largest x.e - |e|^2 / 2.
+            return linear(x, searched[level], offsets[level]).argmax(dim=-1)
+
+        codes = [nearest(0, linear(latents, self.first_proj))]
+        residual = linear(latents, self.rest_proj)
+        for level in range(1, len(entries)):
+            if level > 1:
+                residual = residual - torch.embedding(entries[level - 1], codes[-1])
+            codes.append(nearest(level, residual))
+        return torch.stack(codes, dim=-1)
 
     def pack(self) -> None:
         """Pack what is multiplied; from here on only ``forward`` without gradients works."""

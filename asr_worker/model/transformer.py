@@ -28,6 +28,11 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
+        if x.dtype == torch.float32 and not torch.is_grad_enabled():
+            # What torch's own composes of seven operations.
+            scale: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            scale = scale.square_().mul_(1 / x.shape[-1]).add_(RMS_EPSILON).rsqrt_()
+            return x * self.alpha * scale
         if x.dtype == torch.float32:
             return functional.rms_norm(x, self.alpha.shape[2:], self.alpha[0, 0], RMS_EPSILON)
         wide = x.float()
