@@ -12,6 +12,10 @@ from typing import Final
 from shared.config import LmConfig, MimiConfig, ModuleConfig
 
 FLOAT32_BYTES: Final = 4
+BF16_BYTES: Final = 2
+SCALE_BYTES: Final = 2
+SCRATCH_SLOTS: Final = 1
+"""Steps in prepared sizes are filled up with a slot that no session gets."""
 MIMI_FRAMES_PER_STEP: Final = 2
 SEANET_KERNEL: Final = 7
 RESIDUAL_KERNEL: Final = 3
@@ -38,17 +42,23 @@ class MemoryNeed:
 
     def slots_that_fit(self, free_bytes: int) -> int:
         """Return how many slots fit into ``free_bytes``, the reserve left alone."""
-        return max(0, (free_bytes - self.reserve - self.weights) // self.per_slot)
+        return max(0, (free_bytes - self.reserve - self.weights) // self.per_slot - SCRATCH_SLOTS)
 
 
-def memory_need(module: ModuleConfig, *, lm_bytes_per_number: int, on_gpu: bool) -> MemoryNeed:
-    """Return what ``module`` needs; Mimi is float32 always, the language model takes ``lm_bytes_per_number``."""
+def memory_need(
+    module: ModuleConfig, *, lm_bytes_per_number: int, on_gpu: bool, kv_cache: str | None = None
+) -> MemoryNeed:
+    """Return what ``module`` needs.
+
+    Mimi is float32 always, the language model takes ``lm_bytes_per_number``, its cache as well unless ``kv_cache``
+    names another format.
+    """
     lm_weights = lm_parameters(module.model) * lm_bytes_per_number
     mimi_weights = mimi_parameters(module.mimi, module.model.audio_codebooks) * FLOAT32_BYTES
     return MemoryNeed(
         weights=lm_weights + mimi_weights,
         per_slot=(
-            lm_cache_numbers(module.model) * lm_bytes_per_number
+            lm_cache_bytes(module.model, kv_cache, lm_bytes_per_number)
             + (mimi_cache_numbers(module.mimi) + mimi_convolution_numbers(module.mimi)) * FLOAT32_BYTES
             + ACTIVATION_BYTES_PER_SLOT
         ),
@@ -68,6 +78,19 @@ def lm_parameters(model: LmConfig) -> int:
 def lm_cache_numbers(model: LmConfig) -> int:
     """Return how many keys and values the language model keeps for one slot."""
     return 2 * model.transformer.context * model.transformer.d_model * model.transformer.num_layers
+
+
+def lm_cache_bytes(model: LmConfig, kv_cache: str | None, lm_bytes_per_number: int) -> int:
+    """Return how many bytes the language model's keys and values of one slot take."""
+    numbers = lm_cache_numbers(model)
+    match kv_cache:
+        case None:
+            return numbers * lm_bytes_per_number
+        case "bf16":
+            return numbers * BF16_BYTES
+        case _:
+            # One scale for each head and position.
+            return numbers + SCALE_BYTES * numbers * model.transformer.num_heads // model.transformer.d_model
 
 
 def mimi_parameters(mimi: MimiConfig, n_codebooks: int) -> int:

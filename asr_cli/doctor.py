@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     torch = probe_torch()
     missing = [*report_system(), *report_packages(), *report_torch(torch)]
     for module in config.modules:
-        for line in capacity_lines(module, torch.devices):
+        for line in capacity_lines(module, torch.devices, config.worker.kv_cache):
             print_fact(f"{config_path.name} [{module.name}]", line)
         if args.speed and torch.version is not None:
             print_fact(f"{config_path.name} [{module.name}]", speed_line(measure_speed(config_path, module.name)))
@@ -110,14 +110,14 @@ def report_torch(torch: TorchFacts) -> Iterator[str]:
         print_fact(f"cuda:{index}", f"{device.name}, compute capability {major}.{minor}, {memory}, {dtype}")
 
 
-def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...]) -> Iterator[str]:
+def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], kv_cache: str | None = None) -> Iterator[str]:
     """Yield how many slots of ``module`` fit, on each GPU or on the CPU. Memory only: speed is another matter."""
     places = [(f"cuda:{i}", device.free_bytes, lm_dtype(device.capability)) for i, device in enumerate(devices)]
     for place, free_bytes, default_dtype in places or [("cpu", free_memory_bytes(), lm_dtype(None))]:
         dtype = module.dtype_override or default_dtype
-        need = memory_need(module, lm_bytes_per_number=BYTES_PER_NUMBER[dtype], on_gpu=bool(devices))
+        need = memory_need(module, lm_bytes_per_number=BYTES_PER_NUMBER[dtype], on_gpu=bool(devices), kv_cache=kv_cache)
         yield (
             f"{need.slots_that_fit(free_bytes)} slots would fit into the memory of {place} (batch_size is "
             f"{module.batch_size}; weights {need.weights / GB:.2f} GB, {need.per_slot / 1e6:.1f} MB for each slot, "
-            f"{dtype})"
+            f"{dtype}{f', caches in {kv_cache}' if kv_cache else ''})"
         )

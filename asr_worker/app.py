@@ -213,6 +213,7 @@ def load(settings: WorkerSettings) -> AsrModel:
     """
     log = structlog.get_logger()
     started_s = time.perf_counter()
+    started: dict[str, float | str] = {}
     if settings.fake is not None:
         model: AsrModel = FakeModel(settings.fake)
     else:
@@ -227,8 +228,15 @@ def load(settings: WorkerSettings) -> AsrModel:
             tokenizer=resolve(module.text_tokenizer_file, source),
         )
         real = load_model(
-            module, files, device=settings.worker.device, threads=settings.worker.threads, seed=settings.worker.seed
+            module,
+            files,
+            device=settings.worker.device,
+            threads=settings.worker.threads,
+            seed=settings.worker.seed,
+            kv_cache=settings.worker.kv_cache,
+            attention=settings.worker.attention,
         )
+        started = real.started
         for warning in real.warnings:
             log.warning(CONFIG_WARNING_FOUND, warning=warning)
         model = real
@@ -242,6 +250,7 @@ def load(settings: WorkerSettings) -> AsrModel:
         delay_frames=facts.delay_frames,
         fingerprint=facts.fingerprint,
         load_s=round(time.perf_counter() - started_s, 3),
+        **started,
     )
     return model
 

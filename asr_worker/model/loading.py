@@ -107,6 +107,7 @@ def load_model(
         is_prepared=is_prepared or place.type == "cuda",
         warnings=(*warnings, *tokenizer_warnings),
     )
+    model.started["kv_cache"] = kv_cache or model.facts.dtype
     model.start(capture=capture, attention=attention)
     return model
 

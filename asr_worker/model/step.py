@@ -49,7 +49,7 @@ class TorchAsrModel:
     ) -> None:
         self.warnings = warnings
         self.started: dict[str, float | str] = {}
-        """What the start found out and how long it took, for the log."""
+        """What was decided at the start and how long that took, for the log."""
         self._facts = facts
         self._step = step
         self._tokenizer = tokenizer

@@ -2,6 +2,7 @@
 
 from asr_cli.capacity import (
     MemoryNeed,
+    lm_cache_bytes,
     lm_cache_numbers,
     lm_parameters,
     memory_need,
@@ -43,6 +44,13 @@ def test_caches_are_those_of_the_published_language_models() -> None:
     assert 2 * lm_cache_numbers(LM_2_6B) == 147_456_000
 
 
+def test_a_cache_in_8_bits_has_a_scale_for_each_head_and_position() -> None:
+    assert lm_cache_bytes(LM_1B, None, 4) == 4 * 49_152_000
+    assert lm_cache_bytes(LM_1B, "bf16", 4) == 98_304_000
+    assert lm_cache_bytes(LM_1B, "int8", 2) == lm_cache_bytes(LM_1B, "fp8", 2) == 49_152_000 + 2 * 16 * 750 * 16 * 2
+    assert lm_cache_bytes(LM_2_6B, "int8", 2) == 73_728_000 + 2 * 48 * 375 * 32 * 2
+
+
 def test_mimi_has_the_published_size() -> None:
     published = MimiConfig()
     assert mimi_parameters(published, 32) == 12_628_256 + 25_190_400 + 1_048_576 + 262_144 + 16_842_752
@@ -61,14 +69,16 @@ def test_need_of_a_module_is_the_sum_of_its_parts() -> None:
         batch_size=64,
         model=LM_1B,
     )
+    in_8_bits = memory_need(module, lm_bytes_per_number=2, on_gpu=True, kv_cache="int8")
     need = memory_need(module, lm_bytes_per_number=2, on_gpu=True)
+    assert need.per_slot - in_8_bits.per_slot == 98_304_000 - 49_920_000
     assert need.weights == 2 * 989_253_632 + 4 * 55_972_128
     assert need.per_slot == 98_304_000 + 8_192_000 + 4 * 11_526 + 8_000_000
 
 
-def test_slots_fit_into_what_weights_and_reserve_leave() -> None:
+def test_slots_fit_into_what_weights_reserve_and_the_scratch_slot_leave() -> None:
     need = MemoryNeed(weights=1_000, per_slot=100, reserve=500)
-    assert [need.slots_that_fit(free) for free in (0, 1_599, 1_600, 2_000)] == [0, 0, 1, 5]
+    assert [need.slots_that_fit(free) for free in (0, 1_699, 1_700, 2_100)] == [0, 0, 1, 5]
 
 
 def test_number_type_follows_the_compute_capability() -> None:
