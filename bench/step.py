@@ -23,6 +23,7 @@ from bench.report import Report, median, quantile
 from bench.sizes import NAMES, Size, prepare
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+KV_BYTES = {"model": None, "bf16": 2, "int8": 1, "fp8": 1}
 TARGETS = {1: 0.5, 8: 0.5, 32: 0.75}
 """Of the reference's time, full step on CPU in exact float32 (issue 4)."""
 LIMIT = "weights and visible KV are read once for each step, products run at the core's peak"
@@ -36,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    machine = measure_machine(device)
-    report.note(floor_machine=asdict(machine))
+    machines = {dtype: measure_machine(device, DTYPES[dtype]) for dtype in options.dtypes}
+    report.note(floor_machine={dtype: asdict(machine) for dtype, machine in machines.items()})
     engines = open_engines(options)
     for engine in engines:
         report.note(**{f"{engine.name}_versions": engine.versions})
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             for name in options.sizes:
                 size = prepare(name, folder)
                 for spec in specs_of(size, options):
-                    rows += measure(size, spec, engines, machine, options)
+                    rows += measure(size, spec, engines, machines[spec.dtype], options)
     finally:
         for engine in engines:
             engine.close()
@@ -65,6 +66,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--active", nargs="+", type=int, help="rows that step, of the one batch size; default: all")
     parser.add_argument("--fills", nargs="+", type=float, default=[1.0], help="visible share of the rings")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["f32"])
+    parser.add_argument("--kv-caches", nargs="+", choices=KV_BYTES, default=["model"], help="of ours")
+    parser.add_argument("--attention", choices=["auto", "torch"], default="auto", help="of ours, on CUDA")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--core", type=int, help="pin the engines to this core")
@@ -105,7 +108,10 @@ def specs_of(size: Size, options: argparse.Namespace) -> list[Spec]:
             dtype=dtype,
             device=options.device,
             threads=options.threads,
+            kv_cache=None if kv_cache == "model" else kv_cache,
+            attention=options.attention,
         )
+        for kv_cache in options.kv_caches
         for dtype in options.dtypes
         for fill in options.fills
         for batch in options.batches
@@ -125,35 +131,43 @@ def measure(
     for _ in range(options.rounds):
         for engine in running:
             times[engine.name].extend(engine.run(options.steps))
-    floor_ms = work_of(size, active=spec.active, fill=spec.fill, dtype=DTYPES[spec.dtype]).floor_ms(machine)
+    dtype = DTYPES[spec.dtype]
+    kv_bytes = KV_BYTES[spec.kv_cache or "model"] or dtype.itemsize
+    floor_ms = work_of(size, active=spec.active, fill=spec.fill, dtype=dtype, kv_bytes=kv_bytes).floor_ms(machine)
     reference = times.get("moshi")
     rows = []
     for name, taken in times.items():
-        cpu_ms = median(taken.cpu_ms)
-        share = cpu_ms / median(reference.cpu_ms) if reference else None
+        cpu_ms, wall_ms = median(taken.cpu_ms), median(taken.wall_ms)
+        # A GPU works while the process sleeps.
+        own_ms = cpu_ms if spec.device == "cpu" else wall_ms
+        share = own_ms / median(reference.cpu_ms if spec.device == "cpu" else reference.wall_ms) if reference else None
         rows.append(
             {
                 "size": size.name,
                 "engine": name + (" (encode only)" if name == "rustymimi" else ""),
                 "dtype": spec.dtype,
+                "kv_cache": spec.kv_cache or spec.dtype,
                 "batch": spec.batch,
                 "active": spec.active,
                 "fill": spec.fill,
                 "cpu_ms": cpu_ms,
-                "wall_ms": median(taken.wall_ms),
+                "wall_ms": wall_ms,
                 "wall_p90_ms": quantile(taken.wall_ms, 0.9),
+                "wall_p99_ms": quantile(taken.wall_ms, 0.99),
                 "floor_ms": floor_ms,
-                "over_floor": cpu_ms / floor_ms,
+                "over_floor": own_ms / floor_ms,
                 "of_moshi": share,
                 "target": TARGETS.get(spec.batch) if name == "ours" and spec.dtype == "f32" else None,
             }
         )
-        sys.stderr.write(f"{size.name} B={spec.batch} active={spec.active} {name}: {cpu_ms:.2f} ms\n")
+        sys.stderr.write(f"{size.name} B={spec.batch} active={spec.active} {name}: {own_ms:.2f} ms\n")
     return rows
 
 
 def can_step(engine: str, size: Size, spec: Spec) -> bool:
     """Return whether an engine knows such a model: rustymimi has the published size only, and no rows that rest."""
+    if engine == "moshi" and spec.kv_cache is not None:
+        return False
     return engine != "rustymimi" or (size.name == "full" and spec.active == spec.batch and spec.device == "cpu")
 
 

@@ -48,7 +48,17 @@ def _load(spec: Spec) -> TorchAsrModel:
         dtype_override=spec.dtype,
     )
     files = ModelFiles(lm=lm, mimi=mimi, tokenizer=tokenizer)
-    return load_model(module, files, device=spec.device, threads=spec.threads, seed=1)
+    model = load_model(
+        module,
+        files,
+        device=spec.device,
+        threads=spec.threads,
+        seed=1,
+        kv_cache=spec.kv_cache,
+        attention=spec.attention,
+    )
+    print(*model.started.items(), *model.warnings, sep="\n")
+    return model
 
 
 def _fill(model: TorchAsrModel, share: float) -> None:

@@ -38,6 +38,10 @@ class Spec:
     """Of the language model: ``f32`` or ``bf16``."""
     device: str
     threads: int
+    kv_cache: str | None = None
+    """Number format of our language model's caches; None: its own."""
+    attention: str = "auto"
+    """On CUDA, ours: ``auto`` or ``torch``."""
 
     def active_rows(self) -> list[int]:
         """Return the rows that step, evenly spread."""

@@ -53,6 +53,15 @@ def test_step_with_all_and_with_few_rows() -> None:
     assert 0 < few["floor_ms"] < all_rows["floor_ms"]
 
 
+def test_kv_cache() -> None:
+    sample = ROOT / "asr_worker" / "demo" / "samples" / "03.wav"
+    rows = run("kv_cache", "--steps", "0", "--audio", str(sample))["rows"]
+    assert [row["format"] for row in rows] == ["f32", "bf16", "int8", "fp8"] * 2
+    assert [row["tokens_differ"] for row in rows if row["format"] == "f32"] == [0, 0]
+    assert rows[2]["words"] > 5
+    assert 0 < rows[6]["score_error"] < rows[7]["score_error"] < 0.1
+
+
 def test_capacity_of_a_worker_with_the_fake_model() -> None:
     flags = ("--fake-step-ms", "1", "--slots", "2", "--sessions", "2", "--seconds", "2", "--flush")
     (row,) = run("capacity", *flags)["rows"]
@@ -63,6 +72,20 @@ def test_capacity_of_a_worker_with_the_fake_model() -> None:
 def test_latency() -> None:
     (row,) = run("latency", "--full", "4", "--loads", "0.5", "--seconds", "1")["rows"]
     assert (row["sessions"], row["errors"]) == (2, 0)
+
+
+def test_flush() -> None:
+    flags = ("--models", "fake", "--full", "2", "--loads", "0", "--probes", "2", "--seconds", "3")
+    (row,) = run("flush", *flags)["rows"]
+    assert row["flushes"] + row["markers"] > 0
+    assert row["errors"] == 0
+
+
+def test_scaling() -> None:
+    flags = ("--slots", "4", "--active", "1", "4", "--steps", "1", "--counts", "2", "--sessions", "2", "--seconds", "1")
+    rows = run("scaling", *flags)["rows"]
+    assert [row["part"] for row in rows] == ["active", "active", "workers", "gateways"]
+    assert all(row["errors"] == 0 for row in rows[2:])
 
 
 def test_gateway() -> None:
