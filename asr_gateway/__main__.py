@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from asr_gateway.allocator import keep_freed_memory
 from asr_gateway.app import Gateway
 from asr_gateway.audio.opus import OpusUnavailableError, load_opus
 from asr_gateway.config import GatewaySettings, read_settings
@@ -60,6 +61,7 @@ def _run(settings: GatewaySettings, listener: socket.socket) -> int:
             # Most clients send plain samples; the others are told by the Error of their session.
             log.warning(CONFIG_WARNING_FOUND, warning=str(error))
         raise_descriptor_limit()
+        keep_freed_memory()
         log.info(PROCESS_STARTED, pid=os.getpid())
         try:
             uvloop.run(_serve(settings, listener))
