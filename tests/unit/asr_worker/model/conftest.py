@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from asr_worker.core.model import StepPlan
+from asr_worker.model.kv_cache import LayerCache
 from asr_worker.model.loading import ModelFiles, load_model
+from asr_worker.model.ring import RingAttention
 from asr_worker.model.seeded_files import write_seeded_files
 from asr_worker.model.step import TorchAsrModel
 from shared.config import ExtraHeadsConfig, LmConfig, MimiConfig, ModuleConfig, TransformerConfig
@@ -66,11 +71,11 @@ class Small:
             lm=folder / "lm.safetensors", mimi=folder / "mimi.safetensors", tokenizer=DEMO / "tokenizer.model"
         )
 
-    def load(self, module: ModuleConfig = SMALL, *, seed: int = 1, is_prepared: bool = False) -> TorchAsrModel:
-        return load_model(module, self.files(module), device="cpu", threads=1, seed=seed, is_prepared=is_prepared)
+    def load(self, module: ModuleConfig = SMALL, *, seed: int = 1, **options: Any) -> TorchAsrModel:
+        return load_model(module, self.files(module), device="cpu", threads=1, seed=seed, **options)
 
-    def of_batch(self, n_slots: int, *, is_prepared: bool = False) -> TorchAsrModel:
-        return self.load(replace(SMALL, batch_size=n_slots), is_prepared=is_prepared)
+    def of_batch(self, n_slots: int, **options: Any) -> TorchAsrModel:
+        return self.load(replace(SMALL, batch_size=n_slots), **options)
 
 
 @pytest.fixture(scope="session")
@@ -110,4 +115,25 @@ class Batch:
 
 @pytest.fixture(scope="session")
 def batch_of(small: Small) -> Callable[..., Batch]:
-    return lambda n_slots, *, is_prepared=False: Batch(small.of_batch(n_slots, is_prepared=is_prepared))
+    return lambda n_slots, **options: Batch(small.of_batch(n_slots, **options))
+
+
+def attend_in_place(queries: Tensor, cache: LayerCache, slots: Tensor, newest: Tensor, counts: Tensor) -> Tensor:
+    """Attend row by row to the cells that a row has filled; of two queries the first does not see the newest cell."""
+    answers = []
+    for row, slot in enumerate(slots.tolist()):
+        keys, values = (
+            kept[slot, :, : counts[row]].float() * (1 if scales is None else scales[slot, :, : counts[row], None])
+            for kept, scales in ((cache.keys, cache.key_scales), (cache.values, cache.value_scales))
+        )
+        scores = torch.einsum("thd,hcd->htc", queries[row], keys) * queries.shape[-1] ** -0.5
+        if queries.shape[1] > 1:
+            scores[:, 0, newest[row]] = -torch.inf
+        answers.append(torch.einsum("htc,hcd->htd", scores.softmax(-1), values))
+    return torch.stack(answers)
+
+
+@pytest.fixture(scope="session")
+def kernel() -> RingAttention:
+    """Stands for the kernel where there is no GPU; whoever calls it waits for no device."""
+    return attend_in_place

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from asr_worker.model.prepared import ladder
+from asr_worker.model.ring import RingAttention
 from asr_worker.model.seeded import seeded_audio
 
 N_SLOTS = 9
@@ -55,6 +56,29 @@ def test_prepared_sizes_say_what_exact_sizes_say(batch_of: BatchOf, steps: Calla
     assert all(len(said) > 15 for said in exact.said)
     for found, expected in zip(prepared.pauses, exact.pauses, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kv_cache", ["bf16", "int8", "fp8"])
+def test_caches_in_other_formats_say_the_same_in_prepared_sizes(batch_of: BatchOf, kv_cache: str) -> None:
+    exact, prepared = (batch_of(N_SLOTS, kv_cache=kv_cache, is_prepared=is_prepared) for is_prepared in (False, True))
+    for frames, reset in scattered_steps():
+        exact.step(frames, reset=reset)
+        prepared.step(frames, reset=reset)
+    assert prepared.said == exact.said
+
+
+@pytest.mark.parametrize("kv_cache", [None, "int8"])
+def test_a_kernel_that_reads_rings_in_place_says_what_torch_says(
+    batch_of: BatchOf, kernel: RingAttention, kv_cache: str | None
+) -> None:
+    exact, prepared = (batch_of(N_SLOTS, kv_cache=kv_cache, is_prepared=is_prepared) for is_prepared in (False, True))
+    times_ms = iter([2.0, 1.0] * 2)
+    verdicts = prepared.model._step.choose_attention(lambda: kernel, lambda _run: next(times_ms))
+    assert [verdict.is_kernel for verdict in verdicts.values()] == [True, True]
+    for frames, reset in scattered_steps():
+        exact.step(frames, reset=reset)
+        prepared.step(frames, reset=reset)
+    assert prepared.said == exact.said
 
 
 def kept(model: Any) -> list[torch.Tensor]:
