@@ -60,6 +60,7 @@ PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
 DONE: Final = "done"
 """Code of sessions that ended without an error."""
+_CLIENT: Final = int(StepFlag.CLIENT)
 
 
 class Dispatch:
@@ -245,6 +246,7 @@ class Dispatch:
 
     def _fan_out(self, block: StepBlock) -> None:
         packed: dict[PackPauses, list[bytes]] = {}
+        told: list[Listener] = []
         has_heads = block.pauses.shape[1] > 0
         rows = zip(
             block.sessions.tolist(),
@@ -256,8 +258,9 @@ class Dispatch:
         )
         for row, (session_id, epoch, frame, step_idx, flag) in enumerate(rows):
             stream = self._streams.get(session_id)
-            if stream is None or stream.session.epoch != epoch or flag != StepFlag.CLIENT:
+            if stream is None or stream.session.epoch != epoch or flag != _CLIENT:
                 continue
+            listener = stream.listener
             try:
                 buffered_pcm = stream.session.stepped(frame)
             except (LinkError, ValueError) as error:
@@ -265,18 +268,22 @@ class Dispatch:
                 continue
             if buffered_pcm is None:
                 continue
-            pack_pauses = stream.listener.pack_pauses
+            pack_pauses = listener.pack_pauses
             if has_heads and pack_pauses is not None:
                 if pack_pauses not in packed:
                     packed[pack_pauses] = pack_pauses(block.pauses)
-                stream.listener.step(step_idx, packed[pack_pauses][row], buffered_pcm)
+                listener.step(step_idx, packed[pack_pauses][row], buffered_pcm)
+                told.append(listener)
             stream.wake()
             if stream.is_starved and stream.may_read():
-                stream.listener.has_room()
+                listener.has_room()
         for event in block.events:
-            self._deliver(event)
+            self._deliver(event, told)
+        # Only now, so that a client gets its step and the words of it in one packet.
+        for listener in told:
+            listener.told()
 
-    def _deliver(self, event: StepEvent) -> None:
+    def _deliver(self, event: StepEvent, told: list[Listener]) -> None:
         stream = self._streams.get(event.session)
         if stream is None or stream.session.epoch != event.epoch:
             return
@@ -287,6 +294,7 @@ class Dispatch:
             return
         if is_for_client:
             stream.listener.event(event)
+            told.append(stream.listener)
 
     def _perform(self, actions: list[FleetAction]) -> None:
         for action in actions:

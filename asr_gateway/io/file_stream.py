@@ -115,6 +115,9 @@ class FileStream:
         """The session can take in audio again."""
         self._changed.set()
 
+    def told(self) -> None:
+        """Nothing to do: what came is kept already."""
+
     def ended(self, error: AsrError) -> None:
         """The session is over before its time."""
         # Without its traceback: that would keep the frames of whoever raised it.

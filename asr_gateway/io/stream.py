@@ -36,6 +36,10 @@ class Listener(Protocol):
         """The session can take in audio again."""
         ...
 
+    def told(self) -> None:
+        """All that one step of the model brought was said: time to pass it on."""
+        ...
+
     def ended(self, error: AsrError) -> None:
         """The session is over, and it was not the client who closed it."""
         ...
@@ -59,9 +63,13 @@ class Stream:
 
     def audio(self, pcm: NDArray[np.float32]) -> bool:
         """Append samples; return whether more may be read, else ``has_room`` will be called."""
-        self.session.receive_audio(pcm)
-        self.wake()
-        return self.may_read()
+        session = self.session
+        session.receive_audio(pcm)
+        if self.link is not None and session.can_send:
+            self.link.wake(session)
+        may_read = session.may_read
+        self.is_starved = not may_read
+        return may_read
 
     def may_read(self) -> bool:
         """Return whether more may be read, else ``has_room`` will be called."""

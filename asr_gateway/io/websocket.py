@@ -1,6 +1,7 @@
 """``GET {path}`` with an upgrade: live transcription over a WebSocket. See ``websocket_client.py`` for one client."""
 
 import asyncio
+import itertools
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 
 SWEEP_S: Final = 0.25
 """How often the clocks of all clients are looked at."""
+SWEEPS_PER_REPORT: Final = 4
+"""What clients have used is added to the metrics so much more rarely."""
 WRITER_LIMIT: Final = 1 << 14
 SILENCE_PREFIX_QUERY: Final = "silence_prefix"
 """``?silence_prefix=1`` asks for the module's ``silence_prefix_s`` of silence before the client's audio."""
@@ -78,11 +81,13 @@ class WebSocketRoute:
 
     async def run(self) -> None:
         """Look at the clocks of all clients until cancelled."""
-        while True:
+        for n_sweeps in itertools.count(1):
             await asyncio.sleep(SWEEP_S)
             now = asyncio.get_running_loop().time()
             for client in list(self._clients):
                 client.tick(now)
+                if n_sweeps % SWEEPS_PER_REPORT == 0:
+                    client.report()
 
 
 def _check_origin(request: web.Request) -> None:

@@ -95,7 +95,6 @@ class WebSocketClient:
         if self.is_over:
             return
         self._writer.look()
-        self._report()
         is_busy = self.stream is not None and self.stream.session.is_busy
         match self._clocks.check(now, is_busy=is_busy):
             case Verdict.NOTHING:
@@ -134,13 +133,17 @@ class WebSocketClient:
         self._send(self._dialect.ready())
 
     def step(self, step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> None:
-        """Send Step."""
-        self._send(self._dialect.step(step_idx, packed_pauses, buffered_pcm))
+        """Send Step, once ``told``."""
+        self._writer.hold(server_frames.binary(self._dialect.step(step_idx, packed_pauses, buffered_pcm)))
 
     def event(self, event: StepEvent) -> None:
-        """Send a word, the end of one, or an answer."""
+        """Send a word, the end of one, or an answer, once ``told``."""
         self._used.words += event.kind is EventKind.WORD
-        self._send(self._dialect.event(event))
+        self._writer.hold(server_frames.binary(self._dialect.event(event)))
+
+    def told(self) -> None:
+        """Send what is held."""
+        self._writer.send_held()
 
     def has_room(self) -> None:
         """Read again."""
@@ -204,7 +207,7 @@ class WebSocketClient:
         log = structlog.get_logger()
         if self.stream is not None:
             self._service.dispatch.close(self.stream)
-        self._report()
+        self.report()
         if not self._was_ready:
             log.info(SESSION_REFUSED, kind=_LIVE, code=code)
             return
@@ -217,7 +220,7 @@ class WebSocketClient:
             words_count=self._used.words,
         )
 
-    def _report(self) -> None:
+    def report(self) -> None:
         """Add to the metrics what was used since the last report."""
         used, before, metrics = self._used, self._reported, self._service.metrics
         used.received_bytes, used.sent_bytes = self._reader.received_bytes, self._writer.sent_bytes

@@ -1,6 +1,7 @@
 """What one client is sent: finished WebSocket frames, written to its transport at once.
 
-There is no second task and no second buffer: how much the client has left unread is how much the transport still holds.
+There is no second task, and what is held lasts no longer than one step's results are handed out: how much the client
+has left unread is how much the transport still holds.
 """
 
 import asyncio
@@ -32,9 +33,26 @@ class WebSocketWriter:
         self.is_closed = False
         """Set when the last frame was written: from then on nothing is."""
         self.sent_bytes = 0
+        self._held: list[bytes] = []
+
+    def hold(self, frame: bytes) -> None:
+        """Send a frame together with those that follow: ``send_held`` must be called in the same turn of the loop."""
+        self._held.append(frame)
+
+    def send_held(self) -> None:
+        """Send what is held, as one packet."""
+        held = self._held
+        if held:
+            frames = held[0] if len(held) == 1 else b"".join(held)
+            held.clear()
+            self._write(frames)
 
     def write(self, frame: bytes) -> None:
-        """Send one frame, unless the connection has ended."""
+        """Send one frame behind those that are held, unless the connection has ended."""
+        self._held.append(frame)
+        self.send_held()
+
+    def _write(self, frame: bytes) -> None:
         if self.is_closed or self._transport.is_closing():
             return
         self._transport.write(frame)
