@@ -53,18 +53,19 @@ class AudioBounds:
 class AudioAccount:
     """What one session holds, charged to the budget beyond the guaranteed part; decides when to stop reading."""
 
-    __slots__ = ("_bounds", "_budget", "_charged_bytes", "_held_samples")
+    __slots__ = ("_budget", "_charged_bytes", "_guaranteed_samples", "_held_samples", "_max_samples")
 
     def __init__(self, budget: ByteBudget, bounds: AudioBounds) -> None:
         self._budget = budget
-        self._bounds = bounds
+        self._guaranteed_samples = bounds.guaranteed_samples
+        self._max_samples = bounds.max_samples
         self._charged_bytes = 0
         self._held_samples = 0
 
     def hold(self, n_samples: int) -> None:
         """Set how many samples the session holds now."""
         self._held_samples = n_samples
-        surplus = n_samples - self._bounds.guaranteed_samples
+        surplus = n_samples - self._guaranteed_samples
         due_bytes = surplus * SAMPLE_BYTES if surplus > 0 else 0
         if due_bytes != self._charged_bytes:
             self._budget.charge(due_bytes - self._charged_bytes)
@@ -73,6 +74,6 @@ class AudioAccount:
     @property
     def may_read(self) -> bool:
         """Whether the session may take in more audio."""
-        return self._held_samples < self._bounds.guaranteed_samples or (
-            self._held_samples < self._bounds.max_samples and not self._budget.is_exhausted
+        return self._held_samples < self._guaranteed_samples or (
+            self._held_samples < self._max_samples and not self._budget.is_exhausted
         )

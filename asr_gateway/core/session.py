@@ -92,8 +92,9 @@ class Session:
     def receive_audio(self, pcm: NDArray[np.float32]) -> None:
         """Append samples ``[n]`` (24 kHz mono, finite); the array is kept and must not change afterwards."""
         assert self.state is not SessionState.DRAINING, "finish() promised that no more audio comes"
-        self.samples_received += len(pcm)
-        self._buffered_samples += len(pcm)
+        n_samples = len(pcm)
+        self.samples_received += n_samples
+        self._buffered_samples += n_samples
         self._framer.push(pcm)
         self._account.hold(self._framer.n_samples)
 
@@ -303,7 +304,8 @@ class Session:
         return True
 
 
-_HOLDS_SLOT: Final = frozenset({SessionState.STREAMING, SessionState.DRAINING})
+# Not a set: looking a member up there hashes its name, in Python.
+_HOLDS_SLOT: Final = (SessionState.STREAMING, SessionState.DRAINING)
 
 
 def _refuse_control(name: str) -> NoReturn:

@@ -14,11 +14,14 @@ _IS_16: Final = 126
 _IS_64: Final = 127
 _CODE: Final = struct.Struct(">H")
 _MAX_REASON_BYTES: Final = 120
+_SHORT_BINARY: Final = tuple(bytes((_BINARY, n_bytes)) for n_bytes in range(_IS_16))
+"""Heads of binary messages by their length: nearly all that a server sends is short."""
 
 
 def binary(payload: bytes) -> bytes:
     """Return the frame of a binary message."""
-    return _frame(_BINARY, payload)
+    n_bytes = len(payload)
+    return _SHORT_BINARY[n_bytes] + payload if n_bytes < _IS_16 else _frame(_BINARY, payload)
 
 
 def pong(payload: bytes) -> bytes:

@@ -77,22 +77,24 @@ class WebSocketReader:
         self._changed = asyncio.Event()
         self.received_bytes = 0
         # Of ``take_now``:
-        self._is_idle = False
-        """Whether the task has nothing in hand."""
+        self._stream: Stream | None = None
+        """Where messages go at once; None while they must not, for whatever reason."""
         self._turn_began = 0.0
         self._n_in_turn = 0
         self._begun: Iterator[NDArray[np.float32]] | Exception | None = None
         """What is left of the message that is next in the queue: the rest of its audio, or what went wrong with it."""
 
     def look_again(self) -> None:
-        """A reason not to read may have gone."""
+        """A reason not to read may have come or gone."""
         self._changed.set()
+        if self._stream is not None and not (self._may_read() and not self._client.is_over):
+            self._stream = None
 
     # --- at once ------------------------------------------------------------------------------------------
 
     def _take_now(self, data: bytes) -> bool:
-        stream = self._client.stream
-        if not self._is_idle or stream is None or len(data) >= BIG_MESSAGE_BYTES or not self._may_read():
+        stream = self._stream
+        if stream is None or len(data) >= BIG_MESSAGE_BYTES:
             return False
         now = self._loop.time()
         if now - self._turn_began > _TURN_S:
@@ -100,34 +102,35 @@ class WebSocketReader:
         elif self._n_in_turn == MESSAGES_PER_TURN:
             return False
         self._n_in_turn += 1
-        if self._client.is_over:
-            return False
         try:
             event = self._decode(data)
             self._clocks.understood(now)
             if isinstance(event, np.ndarray):
-                stream.audio(event)
+                self._push(stream, event)
             elif isinstance(event, OpusReceived):
-                return self._take_opus_now(stream, event.data)
+                self._take_opus_now(stream, event.data)
             else:
                 self._take_rare(stream, event)
         except AsrError as error:
             self._client.fail(error)
         except Exception as error:  # noqa: BLE001  (raised again in the client's task, which others can see fail)
             self._begun = error
+        if self._begun is not None:
             return False
         self.received_bytes += len(data)
         return True
 
-    def _take_opus_now(self, stream: Stream, data: bytes) -> bool:
+    def _push(self, stream: Stream, pcm: NDArray[np.float32]) -> None:
+        if not stream.audio(pcm):
+            self._stream = None
+
+    def _take_opus_now(self, stream: Stream, data: bytes) -> None:
         pieces = self._opus_pieces(data)
         for pcm in pieces:
-            stream.audio(pcm)
-            if not self._may_read():
+            self._push(stream, pcm)
+            if self._stream is None:
                 self._begun = pieces
-                return False
-        self.received_bytes += len(data)
-        return True
+                return
 
     # --- the client's task --------------------------------------------------------------------------------
 
@@ -137,11 +140,10 @@ class WebSocketReader:
         self._socket.messages.take_now = self._take_now
         n_messages = 0
         while True:
-            if not self._may_read():
-                await self._wait_for_room()
-            self._is_idle = True
+            await self._wait_for_room()
+            self._stream = None if self._client.is_over else self._client.stream
             message = await self._socket.receive()
-            self._is_idle = False
+            self._stream = None
             match message.type:
                 case WSMsgType.BINARY:
                     self.received_bytes += len(message.data)
