@@ -24,8 +24,8 @@ COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    args = make_parser(words[0] if words else "").parse_args(words)
     try:
+        args = make_parser(words[0] if words else "").parse_args(words)
         return int(args.run(args))
     except ConfigError as error:
         print("\n".join(f"asr: {problem}" for problem in error.problems), file=sys.stderr)

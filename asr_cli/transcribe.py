@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 import time
@@ -34,11 +35,31 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_options(parser, (URL, KEY))
     parser.add_argument("--format", choices=sorted(RENDERERS), default="text", help="of the output (default: text)")
     parser.add_argument(
-        "--rtf", type=float, default=0.0, help="seconds of audio to send in a second; 1 is live (default: no limit)"
+        "--rtf",
+        type=speed,
+        default=0.0,
+        metavar="X",
+        help="seconds of audio to send in a second; 1 is live (default: as fast as the service takes it)",
     )
     parser.add_argument("--post", action="store_true", help="send each file as it is, in one POST request")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write files into DIR instead of printing")
     parser.set_defaults(run=run)
+
+
+def speed(text: str) -> float:
+    """Return the number that ``--rtf`` was given.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none above 0.
+    """
+    try:
+        rtf = float(text)
+    except ValueError:
+        rtf = math.nan
+    if not 0 < rtf < math.inf:
+        message = f"must be a number above 0, not {text}"
+        raise argparse.ArgumentTypeError(message)
+    return rtf
 
 
 def run(args: argparse.Namespace) -> int:

@@ -50,7 +50,6 @@ class GatewayMetrics:
         self._posts = counter("post_requests", "POST requests answered, by HTTP status.", "status")
         self._queue = gauge("file_queue_length", "Files that wait for a slot.")
         self._link = counter("link_messages", "Messages on the links to workers, by direction (in, out).", "direction")
-        self._link_dropped = counter("link_dropped", "Link messages dropped, by reason.", "reason")
         self._lag = Histogram(
             "asr_gateway_loop_lag_seconds",
             "How late the event loop ran what was due.",
@@ -111,10 +110,6 @@ class GatewayMetrics:
     def link_sent(self, count: int = 1) -> None:
         """Count messages to workers."""
         self._link.labels("out").inc(count)
-
-    def link_dropped(self, reason: str) -> None:
-        """Count a message that could not be sent, or not be understood."""
-        self._link_dropped.labels(reason).inc()
 
     def loop_lagged(self, lag_s: float) -> None:
         """Count one measurement of the event loop's lateness."""

@@ -1,10 +1,21 @@
-"""The command ``asr-worker``."""
+"""The command ``asr-worker``. Loading what it needs takes a while, in which Ctrl-C is no mistake of anybody."""
 
 import sys
+from typing import Final
 
-from asr_worker.app import main
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as of a shell (128 + SIGINT)."""
 
-__all__ = ["main"]
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    try:
+        from asr_worker.app import main as run  # noqa: PLC0415  (see above)
+
+        return run()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
 
 if __name__ == "__main__":
     sys.exit(main())

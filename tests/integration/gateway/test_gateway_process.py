@@ -85,7 +85,7 @@ def test_a_user_who_is_wrong_gets_a_message_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from asr_gateway.__main__ import main  # noqa: PLC0415
+    from asr_gateway.command import main  # noqa: PLC0415
 
     monkeypatch.chdir(tmp_path)
     assert main(flags) == 1

@@ -54,6 +54,14 @@ def test_what_the_user_did_wrong_is_said_without_a_traceback(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rtf", ["0", "-1", "nan", "inf", "fast"])
+def test_a_speed_is_above_zero(rtf: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["transcribe", "a.wav", f"--rtf={rtf}"])
+    assert ended.value.code == 2
+    assert f"argument --rtf: must be a number above 0, not {rtf}" in capsys.readouterr().err
+
+
 def test_a_service_that_is_not_there_is_said_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
