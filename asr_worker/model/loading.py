@@ -64,7 +64,7 @@ def load_model(
 ) -> TorchAsrModel:
     """Load a module's model and warm it up.
 
-    Sets the process's number of torch threads and switches off its use of TF32.
+    Sets the process's number of torch threads and its CUDA device, and switches off its use of TF32.
 
     Args:
         module: sizes and settings.
@@ -88,6 +88,9 @@ def load_model(
     # It plans for each new shape on the host; the other fused attention takes any mask and can be captured.
     torch.backends.cuda.enable_cudnn_sdp(False)
     place = choose_device(device)
+    if place.type == "cuda":
+        # Pinned memory, streams, graphs and kernels are the current device's.
+        torch.cuda.set_device(place)
     dtype, warnings = choose_dtype(place, module.dtype_override)
     lm_header, mimi_header, tokenizer = _open_files(files)
     problems, tokenizer_warnings = _tokenizer_problems(files, tokenizer, module.model.text_out_vocab_size)

@@ -6,8 +6,6 @@ Sizes are powers of two and the halves between, so that a step is at most a thir
 the slots that take part. Anything but the graphs themselves (``cuda.py``) runs on CPU as well, where it is tested.
 """
 
-import contextlib
-
 import numpy as np
 import torch
 
@@ -35,34 +33,31 @@ class PreparedRunner:
     its size cross the bus. Nothing waits before ``wait``.
 
     Args:
-        step: on any device.
+        step: on CPU, or on the current CUDA device.
     """
 
     def __init__(self, step: DeviceStep) -> None:
         self._step = step
-        self._device = step.plan.device
-        self._is_cuda = step.plan.is_cuda
+        is_cuda = step.plan.is_cuda
         self.sizes = ladder(step.n_slots)
         self._everyone = np.arange(step.n_slots)
         # The tensors are kept: numpy's views do not own the pinned memory.
-        self._plan = torch.zeros(step.plan.shape, pin_memory=self._is_cuda)
-        self._result = torch.zeros(step.result.shape, pin_memory=self._is_cuda)
+        self._plan = torch.zeros(step.plan.shape, pin_memory=is_cuda)
+        self._result = torch.zeros(step.result.shape, pin_memory=is_cuda)
         self._plan_words = PlanWords(self._plan.numpy(), n_slots=step.n_slots, n_codebooks=step.n_codebooks)
         self._result_words = ResultWords(self._result.numpy(), n_codebooks=step.n_codebooks)
         self._slots = self._everyone[:0]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         # Blocking: the waiting thread sleeps instead of spinning on a core that the gateway may need.
-        self._done = torch.cuda.Event(blocking=True) if self._is_cuda else None  # type: ignore[no-untyped-call]
+        self._done = torch.cuda.Event(blocking=True) if is_cuda else None  # type: ignore[no-untyped-call]
 
     def capture(self) -> None:
         """Capture every size, on CUDA only. Slots are left in any state."""
-        with self._on_device():
-            self._graphs = capture(self._step.run, self._rehearse, self.sizes, self._step.generator)
+        self._graphs = capture(self._step.run, self._rehearse, self.sizes, self._step.generator)
 
     def choose_attention(self) -> dict[str, Verdict]:
         """Decide, on CUDA only, who reads the rings; before ``capture``. All slots are fresh afterwards."""
-        with self._on_device():
-            return self._step.choose_attention(make_ring_kernel, time_ms)
+        return self._step.choose_attention(make_ring_kernel, time_ms)
 
     def launch(self, plan: StepPlan) -> None:
         """Queue one step of ``plan``, whose arrays may be overwritten afterwards. The last one must have ended."""
@@ -73,16 +68,15 @@ class PreparedRunner:
         if n_rows == self._step.n_slots:
             self._slots = self._everyone
         self._plan_words.write(plan, self._slots, n_rows)
-        with self._on_device():
-            self._put_plan(n_rows)
-            graph = self._graphs.get(n_rows)
-            if graph is None:
-                self._step.run(n_rows)
-            else:
-                graph.replay()
-            self._result[:n_rows].copy_(self._step.result[:n_rows], non_blocking=True)
-            if self._done is not None:
-                self._done.record()
+        self._put_plan(n_rows)
+        graph = self._graphs.get(n_rows)
+        if graph is None:
+            self._step.run(n_rows)
+        else:
+            graph.replay()
+        self._result[:n_rows].copy_(self._step.result[:n_rows], non_blocking=True)
+        if self._done is not None:
+            self._done.record()
 
     def collect(self, into: StepResult) -> None:
         """Wait for the step and write what its slots said."""
@@ -102,6 +96,3 @@ class PreparedRunner:
         self._plan_words.write_padding(n_rows)
         self._put_plan(n_rows)
         self._step.run(n_rows)
-
-    def _on_device(self) -> contextlib.AbstractContextManager[None]:
-        return torch.cuda.device(self._device) if self._is_cuda else contextlib.nullcontext()

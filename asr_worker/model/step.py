@@ -88,7 +88,9 @@ class TorchAsrModel:
                     self._runner.collect(self._collected)
                 self._step.reset_all()
         except RuntimeError as error:
-            msg = f"the model failed its first step on {self._facts.device}: {error}"
+            is_kernel_tried = attention == "auto" and self._step.plan.is_cuda
+            hint = ' (attention = "torch" would leave our kernel out)' if is_kernel_tried else ""
+            msg = f"the model failed its first step on {self._facts.device}: {error}{hint}"
             raise ModelFaultError(msg) from error
 
     def _prepare(self, runner: PreparedRunner, *, capture: bool, attention: str) -> None:
