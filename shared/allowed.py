@@ -9,8 +9,8 @@ import re
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -55,6 +55,17 @@ class Expanded:
 
 class NotAllowedError(ValueError):
     """The value is none that the kind allows."""
+
+
+T = TypeVar("T")
+
+MEANING: Final = "meaning"
+"""Key of a dataclass field's metadata: a few words for ``--help``."""
+
+
+def said(meaning: str, *, default: T) -> T:
+    """Return a dataclass field with its default and what it means."""
+    return field(default=default, metadata={MEANING: meaning})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

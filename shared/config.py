@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from shared.allowed import Choice, Expanded, Range, Shape
+from shared.allowed import Choice, Expanded, Range, Shape, said
 from shared.credit import DEFAULT_WINDOW_FRAMES
 from shared.units import MAX_CODEBOOKS, MAX_HEADS, MAX_SLOTS, words_delay_frames
 
@@ -140,60 +140,71 @@ class ModuleConfig:
 class GatewayConfig:
     """``[gateway]``, ours: the limits of one gateway process. Every key has a default."""
 
-    host: Annotated[str, Shape(r"\S+", "a host name or address")] = "127.0.0.1"
-    port: Annotated[int, Range(0, 65_535)] = 8080
-    allow_no_keys: bool = False
-    """Serve without ``authorized_ids``; only while bound to a loopback address."""
-    max_message_bytes: Bytes = 1 << 20
-    max_buffered_audio_s: Seconds = 60.0
-    """Decoded audio that may wait for credit in one session while ``audio_budget_bytes`` lasts."""
-    min_buffered_audio_s: Seconds = 2.0
-    """Decoded audio that every session may hold, budget or not."""
-    audio_budget_bytes: Bytes = 256 << 20
-    output_buffer_bytes: Bytes = 64 << 10
-    slow_consumer_s: Seconds = 15.0
-    ping_after_s: Seconds = 10.0
-    silent_client_s: Seconds = 20.0
-    idle_client_s: Seconds = 120.0
-    slot_wait_s: Patience = 0.2
-    max_sessions: Count = 4096
-    """WebSocket sessions open at once in one gateway process."""
-    max_body_bytes: Bytes = 64 << 20
-    max_file_s: Seconds = 7200.0
-    decode_timeout_s: Seconds = 60.0
-    body_timeout_s: Seconds = 60.0
-    header_timeout_s: Seconds = 10.0
-    file_queue_length: Annotated[int, Range(0, 1 << 20)] = 64
-    file_wait_s: Patience = 100.0
-    drain_s: Patience = 10.0
-    spool_dir: Annotated[str, Expanded()] = ""
-    """Folder for uploaded files; empty: the system's temporary folder."""
+    host: Annotated[str, Shape(r"\S+", "a host name or address")] = said("where it listens", default="127.0.0.1")
+    port: Annotated[int, Range(0, 65_535)] = said("where it listens; 0: any free port", default=8080)
+    allow_no_keys: bool = said("serve without authorized_ids, on a loopback address only", default=False)
+    max_message_bytes: Bytes = said("of one WebSocket message", default=1 << 20)
+    max_buffered_audio_s: Seconds = said(
+        "decoded audio that may wait for credit in one session while audio_budget_bytes lasts", default=60.0
+    )
+    min_buffered_audio_s: Seconds = said("decoded audio that every session may hold, budget or not", default=2.0)
+    audio_budget_bytes: Bytes = said("waiting audio of all sessions", default=256 << 20)
+    output_buffer_bytes: Bytes = said("output that may wait for a client that reads slowly", default=64 << 10)
+    slow_consumer_s: Seconds = said("how long it may wait before the client is closed", default=15.0)
+    ping_after_s: Seconds = said("without output until a client is pinged", default=10.0)
+    silent_client_s: Seconds = said("without any sign of life until a client is dropped", default=20.0)
+    idle_client_s: Seconds = said("without a message until a client is dropped", default=120.0)
+    slot_wait_s: Patience = said("how long a live session waits for a slot", default=0.2)
+    max_sessions: Count = said("WebSocket sessions open at once in one gateway process", default=4096)
+    max_body_bytes: Bytes = said("of an uploaded file", default=64 << 20)
+    max_file_s: Seconds = said("of audio in a file", default=7200.0)
+    decode_timeout_s: Seconds = said("for decoding a file", default=60.0)
+    body_timeout_s: Seconds = said("for uploading a file", default=60.0)
+    header_timeout_s: Seconds = said("for a request's headers", default=10.0)
+    file_queue_length: Annotated[int, Range(0, 1 << 20)] = said("files that may wait for a slot", default=64)
+    file_wait_s: Patience = said("how long a file waits for a slot", default=100.0)
+    drain_s: Patience = said("how long sessions may go on after SIGTERM", default=10.0)
+    spool_dir: Annotated[str, Expanded()] = said(
+        "folder for uploaded files; empty: the system's temporary folder", default=""
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
     """``[worker]``, ours: the settings of one worker process. Every key has a default."""
 
-    device: Annotated[str, Shape(r"auto|cpu|cuda(:\d+)?", '"auto", "cpu", "cuda" or "cuda:N"')] = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    threads: Annotated[int, Range(1, 1024)] = 1
-    """Threads of one step on CPU."""
-    kv_cache: Annotated[str, Choice(("bf16", "int8", "fp8"))] | None = None
-    """Number format of the language model's caches; default: the model's. 8 bits hold twice the sessions of bf16."""
-    attention: Annotated[str, Choice(("auto", "torch"))] = "auto"
-    """On CUDA: ``auto`` reads the caches with our kernel where that works and is faster, ``torch`` never does."""
-    window_frames: Annotated[int, Range(1, MAX_SLOTS)] = DEFAULT_WINDOW_FRAMES
-    gateway_timeout_s: Seconds = 5.0
-    drain_s: Patience = 30.0
-    max_sessions: Count | None = None
-    """Sessions admitted at once; default: as many as the device was measured to hold, on CPU the batch size."""
-    measure_s: Annotated[float, Range(0.0, 600.0)] = 2.0
-    """About how long steps are timed at start-up to find that out; 0: not at all."""
-    reserve_share: Annotated[float, Range(0.0, 0.9)] = 0.1
-    """Share of the measured sessions that is kept for those that another worker loses."""
-    file_share: Annotated[float, Range(0.0, 1.0)] = 0.25
-    """Share of the admitted sessions that files may be; at least one."""
-    seed: Annotated[int, Range(0, (1 << 63) - 1)] = 299_792_458
+    device: Annotated[str, Shape(r"auto|cpu|cuda(:\d+)?", '"auto", "cpu", "cuda" or "cuda:N"')] = said(
+        "what the model runs on", default="auto"
+    )
+    threads: Annotated[int, Range(1, 1024)] = said("of one step on CPU", default=1)
+    kv_cache: Annotated[str, Choice(("bf16", "int8", "fp8"))] | None = said(
+        "number format of the language model's caches; default: the model's. 8 bits hold twice the sessions of bf16",
+        default=None,
+    )
+    attention: Annotated[str, Choice(("auto", "torch"))] = said(
+        'on CUDA: "auto" reads the caches with our kernel where that works and is faster, "torch" never does',
+        default="auto",
+    )
+    window_frames: Annotated[int, Range(1, MAX_SLOTS)] = said(
+        "frames that a gateway may send ahead in a session", default=DEFAULT_WINDOW_FRAMES
+    )
+    gateway_timeout_s: Seconds = said("silent for longer, a gateway loses its slots", default=5.0)
+    drain_s: Patience = said("how long sessions may go on after SIGTERM", default=30.0)
+    max_sessions: Count | None = said(
+        "sessions admitted at once; default: as many as a GPU was measured to hold, on CPU the batch size", default=None
+    )
+    measure_s: Annotated[float, Range(0.0, 600.0)] = said(
+        "about how long steps are timed at start-up to find that out; 0: not at all", default=2.0
+    )
+    reserve_share: Annotated[float, Range(0.0, 0.9)] = said(
+        "share of the measured sessions that is kept for those that another worker loses", default=0.1
+    )
+    file_share: Annotated[float, Range(0.0, 1.0)] = said(
+        "share of the admitted sessions that files may be; at least one", default=0.25
+    )
+    seed: Annotated[int, Range(0, (1 << 63) - 1)] = said(
+        "of the sampling, for temperatures above 0", default=299_792_458
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

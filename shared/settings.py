@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from shared.allowed import Choice, Kind, NotAllowedError, Shape, kinds_of
+from shared.allowed import MEANING, Choice, Kind, NotAllowedError, Shape, kinds_of
 from shared.errors import ConfigError
 from shared.logs import LEVELS
 
@@ -58,11 +58,16 @@ SILENT: Final = Option(name="silent", kind=Kind(base=bool), help="log to the fil
 
 def section_options(cls: type, *, aliases: Mapping[str, tuple[str, ...]]) -> tuple[Option, ...]:
     """Return an option for each key of one of our tables (``GatewayConfig``, ``WorkerConfig``)."""
-    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     return tuple(
-        Option(name=name, kind=kind, help=f"{kind} ({defaults[name]})", aliases=aliases.get(name, ()))
+        Option(name=name, kind=kind, help=_about(fields[name], kind), aliases=aliases.get(name, ()))
         for name, kind in kinds_of(cls).items()
     )
+
+
+def _about(field: "dataclasses.Field[Any]", kind: Kind) -> str:
+    default = "" if field.default is None or field.default == "" else f"; default {field.default}"
+    return f"{field.metadata[MEANING]} ({kind}{default})" if MEANING in field.metadata else f"{kind}{default}"
 
 
 def add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:

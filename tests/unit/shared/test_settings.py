@@ -78,12 +78,19 @@ def test_every_key_of_our_tables_is_a_setting() -> None:
     assert set(options) == set(WorkerConfig.__dataclass_fields__)
 
 
-def test_help_names_the_variable_the_limits_and_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("table", [GatewayConfig, WorkerConfig])
+def test_every_key_of_our_tables_has_a_meaning(table: type) -> None:
+    assert [
+        option.name for option in section_options(table, aliases={}) if option.help.startswith(str(option.kind))
+    ] == []
+
+
+def test_help_names_meaning_variable_limits_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         settings("--help")
 
     said = " ".join(capsys.readouterr().out.split())
-    assert "an integer from 0 to 65535 (8080) [ASR_PORT]" in said
+    assert "where it listens; 0: any free port (an integer from 0 to 65535; default 8080) [ASR_PORT]" in said
     assert "100% of them" in said
 
 
