@@ -13,14 +13,14 @@ Memory: one page (65,307 bytes at most) and ``max_packet_bytes`` of one packet, 
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared.errors import BadAudioError
 
 _CAPTURE: Final = b"OggS"
 _HEADER: Final = struct.Struct("<4sBBqIIIB")
-_CRC_SLICE: Final = slice(22, 26)
+_CRC_BEGIN: Final = 22
+_CRC_END: Final = 26
 _CONTINUED: Final = 1
 _FIRST: Final = 2
 _LAST: Final = 4
@@ -32,6 +32,7 @@ NO_GRANULE: Final = -1
 
 _MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _ALL_ONES: Final = 0xFFFF_FFFF
+_NO_CRC: Final = bytes(4)
 
 
 def page_crc(page: bytes) -> int:
@@ -44,8 +45,7 @@ def page_crc(page: bytes) -> int:
     return int.from_bytes(mirrored.to_bytes(4, "little").translate(_MIRRORED), "big")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
+class Packet(NamedTuple):
     """One packet; ``data`` holds all of it unless it is longer than the parser keeps."""
 
     data: bytes
@@ -58,8 +58,7 @@ class Packet:
         return self.n_bytes == len(self.data)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(NamedTuple):
     """One page with the packets that end on it."""
 
     packets: tuple[Packet, ...]
@@ -132,7 +131,7 @@ class OggParser:
                 f"Ogg: page version {version} with flags {flags} is unknown; version 0 with flags below 8 is allowed"
             )
             raise BadAudioError(message)
-        if page_crc(page[: _CRC_SLICE.start] + b"\0\0\0\0" + page[_CRC_SLICE.stop :]) != crc:
+        if page_crc(page[:_CRC_BEGIN] + _NO_CRC + page[_CRC_END:]) != crc:
             message = f"Ogg: the checksum of page {sequence} does not match its content"
             raise BadAudioError(message)
         self._check_order(flags, serial, sequence)
@@ -186,8 +185,9 @@ class OggParser:
         self._open_bytes += len(piece)
 
     def _finish(self, piece: bytes) -> Packet:
+        if self._open_packet is None:
+            return Packet(data=piece[: self._max_packet_bytes], n_bytes=len(piece))
         self._keep(piece)
-        assert self._open_packet is not None
         packet = Packet(data=bytes(self._open_packet), n_bytes=self._open_bytes)
         self._open_packet = None
         return packet

@@ -104,8 +104,9 @@ class PacketDecoder:
 
     def __init__(self) -> None:
         opuslib = load_opus()
-        self._opuslib = opuslib
         self._decoder: Any = opuslib.Decoder(SAMPLE_RATE, 1)
+        self._state = self._decoder.decoder_state
+        self._decode_float = opuslib.api.decoder.libopus_decode_float
         # The buffer is reused for every packet. opuslib's own decode_float allocates four times the space and goes
         # through a Python list: 5 times slower than the C function that it wraps.
         self._out = np.zeros(_MAX_PACKET_POSITIONS // _DOWN, np.float32)
@@ -119,9 +120,7 @@ class PacketDecoder:
         Raises:
             BadAudioError: libopus refuses the packet.
         """
-        n = self._opuslib.api.decoder.libopus_decode_float(
-            self._decoder.decoder_state, packet or None, len(packet), self._out_pointer, positions // _DOWN, 0
-        )
+        n: int = self._decode_float(self._state, packet or None, len(packet), self._out_pointer, positions // _DOWN, 0)
         if n < 0:
             message = f"Opus: a packet of {len(packet)} bytes cannot be decoded (libopus error {n})"
             raise BadAudioError(message)
@@ -149,7 +148,7 @@ class OggOpusDecoder:
         self._ogg = OggParser(max_packet_bytes=_MAX_PACKET_BYTES)
         self._packets = PacketDecoder()
         self._expect = _Expect.HEAD
-        self._gain = np.float32(1.0)
+        self._gain = 1.0
         self._skip_positions = 0
         self._last_packet_positions = 0
         self._total = 0
@@ -188,20 +187,22 @@ class OggOpusDecoder:
                     yield np.concatenate(waiting)
                     waiting, n_waiting = [], 0
         if n_waiting:
-            yield np.concatenate(waiting)
+            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
 
     def _decode_page(self, page: Page) -> Iterator[NDArray[np.float32]]:
         audio = [packet.data for packet in page.packets if not self._take_header(page, packet)]
         lengths = [self._positions_of(packet) for packet in audio]
-        self._total += sum(lengths)
-        surplus = self._surplus(page, sum(lengths))
-        end = sum(lengths) - surplus
+        n_positions = sum(lengths)
+        self._total += n_positions
+        end = n_positions - self._surplus(page, n_positions)
         for packet, length in zip(audio, lengths, strict=True):
             if end > 0 and length > 0:
                 samples = self._packets.decode(packet, length)
                 skip = min(self._skip_positions, length)
                 self._skip_positions -= skip
-                yield limited(samples[skip // _DOWN : end // _DOWN] * self._gain)
+                samples = samples[skip // _DOWN : end // _DOWN]
+                # A copy either way: the decoder's own array does not last.
+                yield limited(samples.copy() if self._gain == 1.0 else samples * np.float32(self._gain))
             end -= length
 
     def _surplus(self, page: Page, page_positions: int) -> int:
@@ -251,5 +252,5 @@ class OggOpusDecoder:
         if mapping != 0 or not 1 <= channels <= _MAX_CHANNELS:
             message = f"Opus: {channels} channels with mapping family {mapping}; 1 or 2 with family 0 are allowed"
             raise BadAudioError(message)
-        self._gain = np.float32(10.0 ** (gain_q8 / (20.0 * 256.0)))
+        self._gain = 10.0 ** (gain_q8 / (20.0 * 256.0))
         self._skip_positions = pre_skip

@@ -2,7 +2,8 @@
 
 The fields and their order are those of moshi-server; ``Flush``, ``Reset``, their answers and ``code`` in ``Error`` are
 ours. Audio has a fast path: an array whose every number is a float32 (or every one a float64) is checked and read by
-numpy as a table of prefix bytes and values; any other mix of numbers goes through the ``msgpack`` library.
+numpy as a table of prefix bytes and values; any other mix of numbers goes through the ``msgpack`` library. So has
+Opus in short pieces.
 
     82 a4 "type" a5 "Audio" a3 "pcm" dc NNNN   ca VVVVVVVV   ca VVVVVVVV   ...
     '---------------- _AUDIO_HEAD -----'       '-- one row of the table --'
@@ -34,6 +35,8 @@ from shared.messages import EventKind, StepEvent
 # --- decoding ---------------------------------------------------------------------------------------------
 
 _AUDIO_HEAD: Final = b"\x82\xa4type\xa5Audio\xa3pcm"
+_OPUS_HEAD: Final = b"\x82\xa4type\xa7OggOpus\xa4data\xc4"
+"""With the length of the data, one byte, to follow."""
 _ARRAY16: Final = 0xDC
 _ARRAY32: Final = 0xDD
 _FIXARRAY: Final = 0x90
@@ -60,6 +63,10 @@ def decode(data: bytes) -> ClientEvent:
         pcm = _uniform_pcm(data)
         if pcm is not None:
             return pcm
+    elif data.startswith(_OPUS_HEAD):
+        begin = len(_OPUS_HEAD) + 1
+        if len(data) >= begin and data[begin - 1] == len(data) - begin:
+            return OpusReceived(data[begin:])
     fields = _fields(data)
     kind = fields.get("type")
     reader = _READERS.get(kind) if type(kind) is str else None

@@ -89,6 +89,8 @@ def test_not_a_number_becomes_silence_and_absurd_values_are_clipped() -> None:
     ("message", "expected"),
     [
         (packed(type="OggOpus", data=b"OggS"), OpusReceived(b"OggS")),
+        *((packed(type="OggOpus", data=bytes(n)), OpusReceived(bytes(n))) for n in (0, 1, 255, 256, 70_000)),
+        (packed(data=b"OggS", type="OggOpus"), OpusReceived(b"OggS")),
         (packed(type="OggOpus", data=[79, 255, 0]), OpusReceived(b"O\xff\x00")),
         (packed(type="Marker", id=2**63 - 1), MarkerReceived(2**63 - 1)),
         (packed(id=-(2**63), type="Marker"), MarkerReceived(-(2**63))),
@@ -115,6 +117,9 @@ AUDIO_HEAD = b"\x82\xa4type\xa5Audio\xa3pcm"
         (b"\xc1", "one MessagePack map"),
         (b"\x81\xa4type", "one MessagePack map"),
         (packed(type="Init") + b"\x00", "one MessagePack map"),
+        (packed(type="OggOpus", data=b"OggS")[:-1], "one MessagePack map"),
+        (packed(type="OggOpus", data=b"OggS") + b"\x00", "one MessagePack map"),
+        (b"\x82\xa4type\xa7OggOpus\xa4data\xc4", "one MessagePack map"),
         (b"\x91" * 5_000, "one MessagePack map"),
         (b"\x81\xa4type\xa2\xff\xfe", "one MessagePack map"),
         (msgpack.packb([1]), "MessagePack map, not list"),
