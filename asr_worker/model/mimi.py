@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from asr_worker.model.attention import Sequence
+from asr_worker.model.carry import Carry, Past, Silence
 from asr_worker.model.quantizer import SplitQuantizer
 from asr_worker.model.ring import Ring
 from asr_worker.model.rows import Rows
-from asr_worker.model.seanet import Carry, CausalConv, Past, SeanetEncoder, Silence
+from asr_worker.model.seanet import CausalConv, SeanetEncoder
 from asr_worker.model.transformer import MimiLayer, Transformer
 from shared.config import MimiConfig
 from shared.units import FRAME_SAMPLES

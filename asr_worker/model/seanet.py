@@ -1,9 +1,6 @@
 """Mimi's convolutional front end (SEANet): 24 kHz samples to 25 Hz latents, streaming or offline.
 
-Every convolution is causal. What it needs of the past lies in one flat row for each slot, the *carry*:
-
-    carry row   | conv 0 | squeeze 1 | down 1 | ... | last | downsample |      floats, 46 kB for the published size
-    one conv    joined = [carried columns ; new columns]  ->  valid convolution  ->  carry keeps joined's last columns
+Every convolution is causal; what it needs of the past is in ``carry.py``.
 
 Tensors are ``[B, T, C]``, channels last: a window of k columns is then contiguous memory, and a convolution is one
 copy and one matrix product, which beats the library's convolution for the late stages (2 to 16 columns) by 2 to 6
@@ -13,14 +10,14 @@ Source: model.md section 9.1; names of tensors are the published ones.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from asr_worker.model.carry import Past
 from asr_worker.model.products import (
+    VECTOR_FLOATS,
     add_linear_,
     can_pack,
     conv,
@@ -28,156 +25,13 @@ from asr_worker.model.products import (
     linear,
     pack_weights,
     packed_conv,
-    write_elu,
+    two_columns,
 )
-from asr_worker.model.rows import Rows, all_rows
 from shared.config import MimiConfig
 
 MANY_WINDOWS: Final = 256
 """From here on a product for each row, on windows that overlap in memory, is cheaper on CPU than copying them all for
 one product; below, the one product reads the weight once. Measured at B = 8: 2.7 against 4.5 ms, 26 against 5.4 ms."""
-
-
-class Past(Protocol):
-    """Where a convolution finds the columns before its input."""
-
-    def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
-        """Return ``x`` ``[B, T, C]``, activated if ``conv`` wants that, with ``conv.n_carried`` columns before it.
-
-        What is returned may be overwritten by the next call.
-        """
-        ...
-
-    def activate(self, x: Tensor) -> Tensor:
-        """Return the ELU of ``x``, which may be overwritten."""
-        ...
-
-    def add(self, x: Tensor, conv: "CausalConv", inner: Tensor) -> Tensor:
-        """Return ``x`` plus what ``conv``, of kernel 1, makes of ``inner``; both may be overwritten."""
-        ...
-
-
-class Silence:
-    """The past of an offline forward: zeros, as at a session's start. Gradients flow through it."""
-
-    def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
-        """Pad with zeros on the left."""
-        return functional.pad(functional.elu(x) if conv.is_activated else x, (0, 0, conv.n_carried, 0))
-
-    def activate(self, x: Tensor) -> Tensor:
-        """Leave ``x`` as it is."""
-        return functional.elu(x)
-
-    def add(self, x: Tensor, conv: "CausalConv", inner: Tensor) -> Tensor:
-        """Leave ``x`` as it is."""
-        return x + conv(inner, self)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """What a convolution reads in one step, and where: ``[carried columns ; new columns]``, all views."""
-
-    joined: Tensor
-    past: Tensor
-    new: Tensor
-    last: Tensor
-    """The columns that the next step will need, in ``joined``; ``kept`` is where they are until then."""
-    kept: Tensor
-
-
-class Carry:
-    """The past of every convolution for a batch of slots.
-
-    On CPU all convolutions read from one piece of memory, one after the other: it stays in the core's caches. Views
-    into it are made once for each convolution and number of slots, for making them costs more than a small product.
-    """
-
-    def __init__(self, *, n_rows: int, n_floats: int, device: torch.device) -> None:
-        self.kept = torch.zeros(n_rows, n_floats, device=device)
-        self._copies = torch.zeros_like(self.kept)
-        self._memory = torch.empty(0, device=device)
-        self._windows: dict[tuple[int, int, bool], _Window] = {}
-        self._everyone = all_rows(n_rows)
-
-    def begin(self, active: Tensor, rows: Rows | None = None) -> "CarryStep":
-        """Prepare a step of the slots in ``rows``, n in number, that moves on those in ``active`` ``[n]``."""
-        return CarryStep(self, rows or self._everyone, active)
-
-    def reset(self, chosen: Tensor, rows: Rows | None = None) -> None:
-        """Make those of ``rows`` silent that are in the mask ``[n]``. A fill, not a product: it also removes NaN."""
-        rows = rows or self._everyone
-        rows.put(self.kept, rows.take(self.kept).masked_fill(chosen[:, None], 0.0))
-
-    def state(self, n_rows: int, *, in_place: bool) -> Tensor:
-        """Return what a step of so many slots reads and overwrites: ``kept`` itself, or room for a copy."""
-        return (self.kept if in_place else self._copies)[:n_rows]
-
-    def window(self, conv: "CausalConv", x: Tensor, *, in_place: bool) -> _Window:
-        """Return where ``conv`` reads ``x`` ``[n, T, C]`` and its past."""
-        key = (conv.carry_offset, len(x), in_place)
-        window = self._windows.get(key)
-        if window is not None and window.new.shape == x.shape:
-            return window
-        n_floats = len(x) * (conv.n_carried + x.shape[1]) * x.shape[2]
-        if x.device.type != "cpu":
-            # A captured graph may not read what a larger one lets go.
-            return self._window(x.new_empty(n_floats), conv, x, in_place=in_place)
-        if n_floats > len(self._memory):
-            self._windows.clear()
-            self._memory = x.new_empty(n_floats)
-        window = self._window(self._memory[:n_floats], conv, x, in_place=in_place)
-        self._windows[key] = window
-        return window
-
-    def _window(self, memory: Tensor, conv: "CausalConv", x: Tensor, *, in_place: bool) -> _Window:
-        n_rows, n_columns, n_channels = x.shape
-        joined = memory.view(n_rows, -1, n_channels)
-        span = slice(conv.carry_offset, conv.carry_offset + conv.n_carried * n_channels)
-        kept = self.state(n_rows, in_place=in_place)[:, span].view(n_rows, conv.n_carried, n_channels)
-        return _Window(joined, joined[:, : conv.n_carried], joined[:, conv.n_carried :], joined[:, n_columns:], kept)
-
-
-class CarryStep:
-    """The past of every convolution for one step; slots that are not active keep theirs at ``commit``."""
-
-    def __init__(self, carry: Carry, rows: Rows, active: Tensor) -> None:
-        self._carry = carry
-        self._rows = rows
-        self._active = active
-        # Where the host may look, and everybody moves on, nothing needs to be kept from before.
-        self._is_whole = rows.runs is not None and active.device.type == "cpu" and bool(active.all())
-        self._in_place = self._is_whole and rows.index is None
-        if not self._in_place:
-            carry.state(len(active), in_place=False).copy_(rows.take(carry.kept))
-
-    def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
-        """Put the carried columns before ``x`` and note what the next step will need."""
-        window = self._carry.window(conv, x, in_place=self._in_place)
-        window.past.copy_(window.kept)
-        if conv.is_activated:
-            write_elu(x, window.new)
-        else:
-            window.new.copy_(x)
-        window.kept.copy_(window.last)
-        return window.joined
-
-    def activate(self, x: Tensor) -> Tensor:
-        """Overwrite ``x``."""
-        write_elu(x, x)
-        return x
-
-    def add(self, x: Tensor, conv: "CausalConv", inner: Tensor) -> Tensor:
-        """Overwrite both."""
-        return conv.add_to(x, self.activate(inner) if conv.is_activated else inner)
-
-    def commit(self) -> None:
-        """End the step."""
-        if self._in_place:
-            return
-        state = self._carry.state(len(self._active), in_place=False)
-        if not self._is_whole:
-            state = torch.where(self._active[:, None], state, self._rows.take(self._carry.kept))
-        self._rows.put(self._carry.kept, state)
 
 
 class CausalConv(nn.Module):
@@ -209,7 +63,7 @@ class CausalConv(nn.Module):
         elif self.is_activated:
             x = past.activate(x)
         if self._is_packed_conv:
-            return conv(x, self.weight, self.bias, stride=self._stride)
+            return conv(x, self.weight, self.bias, stride=self._stride).view(len(x), -1, self.published_shape[0])
         if self._kernel > 1:
             x = x.unfold(1, self._kernel, self._stride).transpose(2, 3).flatten(2)
         n_rows, n_windows, n_inputs = x.shape
@@ -230,6 +84,9 @@ class CausalConv(nn.Module):
         if can_pack(self.weight) and conv_pays(n_rows=n_rows, n_windows=n_windows, kernel=self._kernel, n_in=self.n_in):
             weight = self.weight.view(-1, self._kernel, self.n_in)
             del self.weight
+            if self._stride == 1 and len(weight) < VECTOR_FLOATS and n_columns % 2 == 0:
+                weight, self._stride, self._kernel = two_columns(weight), 2, self._kernel + 1
+                self.bias = None if self.bias is None else nn.Parameter(self.bias.repeat(2), requires_grad=False)
             self.weight = packed_conv(  # type: ignore[assignment]
                 weight, stride=self._stride, n_rows=n_rows, n_columns=self.n_carried + n_columns
             )

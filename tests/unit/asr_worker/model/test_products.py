@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from asr_worker.model.attention import MIN_PRODUCT_NUMBERS, additive, attend
+from asr_worker.model.carry import Silence
 from asr_worker.model.products import (
     MIN_PACKED_NUMBERS,
     add_linear_,
@@ -16,7 +17,7 @@ from asr_worker.model.products import (
     packed_conv,
     write_elu,
 )
-from asr_worker.model.seanet import CausalConv, Silence
+from asr_worker.model.seanet import CausalConv
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.zeros(1, 1)), reason="this torch cannot pack weights")
 
@@ -55,6 +56,20 @@ def test_packing_a_causal_convolution_changes_its_speed_only(n_columns: int) -> 
     assert layer.pack(2, n_columns) == n_columns // 4
     assert layer.weight.is_mkldnn
     torch.testing.assert_close(layer(x, Silence()), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_out", [8, 16])
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_a_convolution_with_few_outputs_makes_two_columns_at_once(n_out: int, n_rows: int) -> None:
+    layer = CausalConv(16, n_out, 3).requires_grad_(requires_grad=False)
+    layer.put_weight(seeded(n_out, 16, 3))
+    assert layer.bias is not None
+    layer.bias.copy_(seeded(n_out))
+    x = seeded(n_rows, 1920, 16)
+    expected = layer(x, Silence())
+    assert layer.pack(3, 1920) == 1920
+    assert layer.weight.shape[0] == 16
+    torch.testing.assert_close(layer(x, Silence()), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_small_weights_stay_as_they_are() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from asr_worker.model.seanet import MANY_WINDOWS, Carry, CausalConv, SeanetEncoder, Silence
+from asr_worker.model.carry import Carry, Silence
+from asr_worker.model.seanet import MANY_WINDOWS, CausalConv, SeanetEncoder
 from shared.config import MimiConfig
 
 CPU = torch.device("cpu")
