@@ -120,6 +120,8 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         self.phase = Phase(state["phase"]) if state["phase"] else None
+        if self.phase:
+            self._hold_still(self.phase)
         self._generator.manual_seed(self.settings.seed + self.step)
 
     def _enter(self, phase: Phase) -> None:
@@ -131,9 +133,20 @@ class Trainer:
             self.save(self.settings.state.with_name(JOINT_STATE))
             self._replay.clear()
             self.net.tables_from_bridge()
-            self.net.mimi.requires_grad_(requires_grad=False)
+        self._hold_still(phase)
         self.report(f"step {self.step}: {phase.value}")
         self.phase = phase
+
+    def _hold_still(self, phase: Phase) -> None:
+        """Keep what no longer learns from learning: the projections, beside codebooks that follow; then all of Mimi.
+
+        Latents grow to a root mean square of 8. A step of the projections then moves what the codebooks see further
+        than they can follow, and within a few hundred steps the run diverges.
+        """
+        if phase is not Phase.CONTINUOUS:
+            self.net.mimi.quantizer.requires_grad_(requires_grad=False)
+        if phase is Phase.SETTLED:
+            self.net.mimi.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def _fit_codebooks(self) -> None:
