@@ -93,6 +93,5 @@ def test_scaling_of_processes() -> None:
 
 
 def test_gateway() -> None:
-    (row,) = run("gateway", "--sessions", "2", "--seconds", "1", "--packings", "opus20")["rows"]
-    assert row["errors"] == 0
-    assert row["bare_streams_per_core"] > 0
+    (row,) = run("gateway", "--sessions", "2", "--frames", "5", "--rounds", "1", "--packings", "opus20")["rows"]
+    assert 0 < row["streams_per_core"] < row["bare_streams_per_core"]
