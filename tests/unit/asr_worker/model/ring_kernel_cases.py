@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton
@@ -12,7 +13,7 @@ from asr_worker.model.contest import decide
 from asr_worker.model.kv_cache import KV_FORMATS
 from asr_worker.model.ring import Ring
 from asr_worker.model.ring_attention import RingKernel
-from asr_worker.model.ring_kernel import attend_kernel
+from asr_worker.model.ring_kernel import attend_kernel, merge_kernel
 
 N_SLOTS = 3
 
@@ -63,8 +64,15 @@ def interpret() -> None:
 
 def compile_all() -> None:
     """Compile for GPUs that are not here. The interpreter takes Python that the compiler does not."""
-    for capability, kept, n_queries, n_splits in ((80, "bf16", 1, 4), (80, "fp32", 2, 1), (90, "fp8e4nv", 1, 1)):
-        has_scales = kept == "fp8e4nv"
+    types = dict.fromkeys(("part_max", "part_sum", "part_out"), "*fp32") | {"out": "*bf16"}
+    compile_one(merge_kernel, 90, types, {"head_dim": 128, "width": 128, "n_splits": 16})
+    for capability, kept, n_queries, n_splits in (
+        (80, "bf16", 1, 4),
+        (80, "fp32", 2, 1),
+        (80, "i8", 1, 1),
+        (90, "fp8e4nv", 1, 1),
+    ):
+        has_scales = kept in {"i8", "fp8e4nv"}
         said = "fp32" if kept == "fp32" else "bf16"
         constants = {
             "n_queries": n_queries, "head_dim": 128, "width": 128, "block": 32,
@@ -77,11 +85,15 @@ def compile_all() -> None:
             "key_scales": "*fp16", "value_scales": "*fp16", "slots": "*i64", "newest": "*i32", "counts": "*i32",
             "part_max": "*fp32", "part_sum": "*fp32", "part_out": "*fp32", "softmax_scale": "fp32",
         }  # fmt: skip
-        names = attend_kernel.arg_names
-        signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-        places = {(names.index(name),): value for name, value in constants.items()}
-        source = ASTSource(attend_kernel, signature, places)
-        assert "ptx" in triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm
+        compile_one(attend_kernel, capability, types, constants)
+
+
+def compile_one(kernel: Any, capability: int, types: dict[str, str], constants: dict[str, Any]) -> None:
+    """Compile one kernel; arguments that have no type here are integers."""
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
+    assert "ptx" in triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm
 
 
 if __name__ == "__main__":
