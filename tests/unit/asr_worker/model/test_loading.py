@@ -196,3 +196,8 @@ def test_the_fingerprint_knows_the_files_but_not_where_they_lie(small: Any, tmp_
     save_file({name: tensor * 2 for name, tensor in weights.items()}, changed)
     assert of(changed, files.tokenizer) != before
     assert of(files.lm, copied) != before
+
+
+def test_the_log_is_told_in_which_format_caches_are_kept(small: Any) -> None:
+    assert small.load().started == {"kv_cache": "float32"}
+    assert small.load(kv_cache="int8").started == {"kv_cache": "int8"}
