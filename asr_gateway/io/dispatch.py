@@ -3,7 +3,7 @@
     websocket.py ──┐                                    ┌── WorkerLink ── worker A
     FileStream ────┴── Stream ──► Dispatch ◄── Fleet ───┴── WorkerLink ── worker B
                          ▲            │
-                         '─ StepBlock ┘  fanned out by session
+                         '─ StepBlock ┘  handed out by session: fan_out.py
 
 A shell that has a client opens a ``Stream`` for it and is called back through its ``Listener``. For whole files there
 is an awaitable front, ``FileStream``:
@@ -26,11 +26,11 @@ from typing import Final
 
 import structlog
 
-from asr_gateway.core.dialect import PackPauses
 from asr_gateway.core.fleet import DropWorker, EndSession, Fleet, FleetAction, ModuleLoad, OpenSlot, RefuseSession
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.session import Session, SessionState
+from asr_gateway.io.fan_out import FanOut
 from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.stream import Listener, Stream
 from asr_gateway.io.worker_link import WorkerLink
@@ -48,8 +48,6 @@ from shared.messages import (
     Reject,
     SessionKind,
     StepBlock,
-    StepEvent,
-    StepFlag,
     ToGateway,
     Unwelcome,
     Welcome,
@@ -60,7 +58,6 @@ PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
 DONE: Final = "done"
 """Code of sessions that ended without an error."""
-_CLIENT: Final = int(StepFlag.CLIENT)
 
 
 class Dispatch:
@@ -81,6 +78,7 @@ class Dispatch:
         self._log = structlog.get_logger()
         self.links = WorkerLinks(owner=self, metrics=metrics)
         self._streams: dict[SessionId, Stream] = {}
+        self._fan_out = FanOut(self._streams, self._end)
         self._is_draining = False
 
     def load_of(self, module: str) -> ModuleLoad:
@@ -188,7 +186,7 @@ class Dispatch:
         """Route what a worker sent."""
         match message:
             case StepBlock():
-                self._fan_out(message)
+                self._fan_out.hand_out(message)
             case Ready() | Reject() | Evict():
                 self._answered(link, message)
             case Welcome():
@@ -243,58 +241,6 @@ class Dispatch:
         for _ in range(n_readys):
             stream.listener.ready()
         stream.wake()
-
-    def _fan_out(self, block: StepBlock) -> None:
-        packed: dict[PackPauses, list[bytes]] = {}
-        told: list[Listener] = []
-        has_heads = block.pauses.shape[1] > 0
-        rows = zip(
-            block.sessions.tolist(),
-            block.epochs.tolist(),
-            block.frames.tolist(),
-            block.steps.tolist(),
-            block.flags.tolist(),
-            strict=True,
-        )
-        for row, (session_id, epoch, frame, step_idx, flag) in enumerate(rows):
-            stream = self._streams.get(session_id)
-            if stream is None or stream.session.epoch != epoch or flag != _CLIENT:
-                continue
-            listener = stream.listener
-            try:
-                buffered_pcm = stream.session.stepped(frame)
-            except (LinkError, ValueError) as error:
-                self._end(stream, WorkerLostError(str(error)))
-                continue
-            if buffered_pcm is None:
-                continue
-            pack_pauses = listener.pack_pauses
-            if has_heads and pack_pauses is not None:
-                if pack_pauses not in packed:
-                    packed[pack_pauses] = pack_pauses(block.pauses)
-                listener.step(step_idx, packed[pack_pauses][row], buffered_pcm)
-                told.append(listener)
-            stream.wake()
-            if stream.is_starved and stream.may_read():
-                listener.has_room()
-        for event in block.events:
-            self._deliver(event, told)
-        # Only now, so that a client gets its step and the words of it in one packet.
-        for listener in told:
-            listener.told()
-
-    def _deliver(self, event: StepEvent, told: list[Listener]) -> None:
-        stream = self._streams.get(event.session)
-        if stream is None or stream.session.epoch != event.epoch:
-            return
-        try:
-            is_for_client = stream.session.deliver(event)
-        except LinkError as error:
-            self._end(stream, WorkerLostError(str(error)))
-            return
-        if is_for_client:
-            stream.listener.event(event)
-            told.append(stream.listener)
 
     def _perform(self, actions: list[FleetAction]) -> None:
         for action in actions:
