@@ -71,6 +71,10 @@ class KvCache:
         self.keys, self.values = (torch.zeros(shape, device=device, dtype=self.form.dtype) for _ in range(2))
         self.key_scales, self.value_scales = self._new_scales(shape[:-1], device), self._new_scales(shape[:-1], device)
         self._dtype = dtype
+        self._is_plain = not self.is_converted and self.key_scales is None
+        # Views that every step needs: making them costs more than what is done with them.
+        self._layers = [(k, v) for k, v in zip(self.keys, self.values, strict=True)]
+        self._cells = [(k.flatten(0, 2), v.flatten(0, 2)) for k, v in self._layers]
 
     def _new_scales(self, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
         return None if self.form.largest is None else torch.zeros(shape, device=device, dtype=torch.float16)
@@ -86,6 +90,11 @@ class KvCache:
 
     def write(self, index: int, cells: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put ``[n, T, H, hd]`` of a layer into ``cells`` ``[n * T * H]``, counted over slots, heads and context."""
+        if self._is_plain:
+            into_keys, into_values = self._cells[index]
+            into_keys.index_copy_(0, cells, keys.flatten(0, 2))
+            into_values.index_copy_(0, cells, values.flatten(0, 2))
+            return
         layer = self.layer(index)
         for kept, kept_scales, new in (
             (layer.keys, layer.key_scales, keys),
@@ -109,6 +118,9 @@ class KvCache:
 
     def read(self, index: int, slots: slice | Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
         """Return the first cells of some slots, ``[n, H, n_cells, hd]``; by a slice and not converted, not copied."""
+        if self._is_plain:
+            keys, values = self._layers[index]
+            return keys[slots, :, :n_cells], values[slots, :, :n_cells]
         layer = self.layer(index)
         return (
             self._plain(layer.keys, layer.key_scales, slots, n_cells),
