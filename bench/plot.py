@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import matplotlib as mpl  # noqa: PLC0415  (nothing else here needs it)
     except ImportError:
-        sys.stderr.write("matplotlib is not installed: pip install matplotlib\n")
+        sys.stderr.write("matplotlib is not installed: pip install -e '.[plots]'\n")
         return 1
     mpl.use("svg")
     path = options.result or newest()

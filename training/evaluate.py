@@ -47,7 +47,7 @@ def examine(plan: Examination, say: Callable[[str], None]) -> list[Result]:
     (plan.out / "report.md").write_text(text, encoding="utf-8")
     write_json(results, plan.out / "report.json")
     if not plot(results, plan.out / "report.svg"):
-        say("no picture: matplotlib is not installed (pip install matplotlib)")
+        say("no picture: matplotlib is not installed (pip install -e '.[plots]')")
     say(text)
     say(main_line(results))
     return results

@@ -39,7 +39,8 @@ def write_samples(config: Path, folder: Path, seed: int) -> None:
         n_frames = len(pcm) // FRAME_SAMPLES + _SILENT_FRAMES
         padded = np.pad(pcm, (0, n_frames * FRAME_SAMPLES - len(pcm)))[None]
         entry["expected"] = [_row(word) for word in transcribe(net, padded)[0]]
-    index.write_text(json.dumps(entries), encoding="utf-8")
+    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    index.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def _record(folder: Path, seed: int) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 # Debian's synthesisers and word list, and matplotlib for the picture.
 
 MINUTES ?= 60
-PHRASES ?= 48000
+PHRASES ?= 24000
 DEMO_OUT ?= build/demo
 RECORDINGS ?= 24
 BASELINE ?=
@@ -39,7 +39,7 @@ demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES=
 
 demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= EVAL_OUT=)
 	@$(call install_missing,$(SPEECH_PACKAGES) $(EXAM_PACKAGES))
-	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -q matplotlib || true
+	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -q -e '.[plots]' || true
 	$(BIN)/python -m training eval demo=$(or $(CONFIG),asr_worker/demo/demo.toml) $(if $(BASELINE),before=$(BASELINE)) \
 		--recordings $(RECORDINGS) --out $(EVAL_OUT)
 
