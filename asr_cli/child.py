@@ -15,11 +15,16 @@ PR_SET_PDEATHSIG: Final = 1
 """Source: linux/prctl.h. The setting survives exec."""
 
 
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies; only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
 def main() -> None:
     """Bind this process's life to its parent's and run the program."""
     parent, *command = sys.argv[1:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    die_with_parent()
     # The parent may have died before the kernel knew.
     if os.getppid() != int(parent):
         sys.exit(1)

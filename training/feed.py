@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from asr_cli.child import die_with_parent
 from training.utterance import Batch, UtteranceSource
 
 _AHEAD: Final = 4
@@ -49,6 +50,9 @@ def _as_it_is(batch: Any) -> Any:
 
 def _start(worker: int) -> None:
     del worker
-    # Ctrl-C reaches the whole group; the trainer decides what it means.
+    # Ctrl-C reaches the whole group; the trainer decides what it means, and its own handlers were inherited.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # One whose trainer was killed would wait for ever for somebody to take its batches.
+    die_with_parent()
     torch.set_num_threads(1)
