@@ -21,7 +21,7 @@ from training.feed import fed
 from training.finetune import FineTuning, fine_tune
 from training.net import Net
 from training.progress import Schedule
-from training.published import export, module_of, read_published, words_of
+from training.published import export, module_of, read_published, take_over, words_of
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
 from training.utterance import UtteranceSource
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, default=60.0)
     train.add_argument("--steps", type=int, help="instead of minutes")
     train.add_argument("--config", type=Path, default=HERE / "demo.toml", help="sizes of the model")
-    train.add_argument("--start-from", type=Path, help="TOML of a published checkpoint of the same sizes")
+    train.add_argument("--start-from", type=Path, help="TOML of a published checkpoint, or a run's joint.pt; layers and words may be fewer")
     train.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train.add_argument("--batch", type=int, default=8)
@@ -104,7 +104,11 @@ def _train(args: argparse.Namespace) -> None:
     source = UtteranceSource(
         Bank(args.bank), n_frames=64, delay=module.delay_frames, n_words=len(words_of(module)), seed=args.seed
     )
-    if args.start_from:
+    if args.start_from and args.start_from.suffix == ".pt":
+        take_over(net, torch.load(args.start_from, weights_only=True)["net"])
+        net.codebooks.write(net.mimi.quantizer)
+        say(f"starting from {args.start_from}")
+    elif args.start_from:
         missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * source.n_frames)
         say(f"starting from {args.start_from}; the bridge misses {100 * missed:.2f} % of its audio tables")
     schedule = Schedule(

@@ -27,9 +27,9 @@ class Augmentation:
     low_pass: float = 0.2
     high_pass: float = 0.2
     telephone: float = 0.1
-    noise: float = 0.75
-    snr_db: tuple[float, float] = (3.0, 40.0)
-    level_dbfs: tuple[float, float] = (-42.0, -12.0)
+    noise: float = 0.65
+    snr_db: tuple[float, float] = (6.0, 42.0)
+    level_dbfs: tuple[float, float] = (-40.0, -12.0)
     opus: float = 0.08
     mu_law: float = 0.03
 

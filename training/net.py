@@ -26,7 +26,7 @@ from training.phones import PHONES
 from training.quantise import MovingCodebooks, Quantised, quantise
 from training.targets import PHONE_SUBFRAMES
 
-_DROPOUT: Final = 0.1
+_DROPOUT: Final = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from training.words import VOCABULARY
 LM_FILE: Final = "lm.safetensors"
 MIMI_FILE: Final = "mimi.safetensors"
 TOKENIZER_FILE: Final = "tokenizer.model"
+_LAST_OF_BRANCH: Final = ("out_proj_weight", "linear_out", "linear2")
 
 
 def module_of(toml: Path) -> ModuleConfig:
@@ -83,12 +84,12 @@ def export(net: Net, toml: Path, folder: Path) -> None:
 def read_published(net: Net, module: ModuleConfig, folder: Path, per_batch: int) -> float:
     """Fill the network from a published checkpoint of the same sizes; its text vocabulary may be smaller.
 
-    Words that the checkpoint does not know start as the average of those it does. Audio tables are kept as they are
-    and the bridge is fitted to them.
+    Words that the checkpoint does not know start as the average of those it does, layers that it lacks start as
+    nothing. Audio tables are kept as they are and the bridge is fitted to them.
 
     Args:
         net: to fill.
-        module: of the checkpoint: says where its files lie in ``folder`` and how large its vocabulary is.
+        module: of the checkpoint: says where its files lie in ``folder``, how many layers and words it has.
         folder: of the checkpoint.
         per_batch: latents per training batch, for the codebooks' averages.
 
@@ -100,14 +101,18 @@ def read_published(net: Net, module: ModuleConfig, folder: Path, per_batch: int)
     """
     mimi_header = read_header("audio_tokenizer_file", folder / module.audio_tokenizer_file)
     lm_header = read_header("lm_model_file", folder / module.lm_model_file)
-    source = LanguageModel(module.model, hidden=net.module.model.transformer.hidden, dtype=torch.float32)
-    problems = problems_of(mimi_header, mimi_needs(net.mimi)) + problems_of(lm_header, lm_needs(source))
+    lm = LanguageModel(module.model, hidden=net.module.model.transformer.hidden, dtype=torch.float32)
+    mimi = MimiEncoder(module.mimi, module.model.audio_codebooks)
+    problems = problems_of(mimi_header, mimi_needs(mimi)) + problems_of(lm_header, lm_needs(lm))
     if problems:
         raise CheckpointError(*problems)
-    fill(mimi_header, mimi_needs(net.mimi))
-    fill(lm_header, lm_needs(source))
-    _widen(net.lm, source, n_words_of(folder / module.text_tokenizer_file))
+    fill(mimi_header, mimi_needs(mimi))
+    fill(lm_header, lm_needs(lm))
+    words = _widened(net.lm, lm, n_words_of(folder / module.text_tokenizer_file))
+    take_over(net.lm, {**lm.state_dict(), **words})
+    take_over(net.mimi, mimi.state_dict())
     net.codebooks.follow(net.mimi.quantizer, per_batch)
+    net.codebooks.write(net.mimi.quantizer)
     return net.bridge_from_tables()
 
 
@@ -119,22 +124,28 @@ def n_words_of(tokenizer: Path) -> int:
 
 
 @torch.no_grad()
-def _widen(lm: LanguageModel, source: LanguageModel, n_words: int) -> None:
+def take_over(module: nn.Module, old: Mapping[str, Tensor]) -> None:
+    """Fill a module from the tensors of one that may have fewer layers: further layers change nothing at first."""
+    for name, tensor in module.state_dict().items():
+        if name in old:
+            tensor.copy_(old[name])
+        elif name.endswith(_LAST_OF_BRANCH):
+            tensor.zero_()
+
+
+@torch.no_grad()
+def _widened(lm: LanguageModel, source: LanguageModel, n_words: int) -> dict[str, Tensor]:
+    """Return the source's text tables with as many rows as the language model has words."""
     known = min(FIRST_WORD_ID + n_words, lm.config.text_out_vocab_size)
-    state: Mapping[str, Tensor] = source.state_dict()
-    for name, parameter in lm.named_parameters():
-        old = state[name]
-        if name not in ("text_emb", "text_linear"):
-            parameter.copy_(old)
-            continue
+    n_new = lm.config.text_out_vocab_size - known
+    tables = {}
+    for name in ("text_emb", "text_linear"):
+        old = getattr(source, name)
         words = old[FIRST_WORD_ID:known]
-        parameter[:known] = old[:known]
-        n_new = lm.config.text_out_vocab_size - known
-        parameter[known : known + n_new] = words.mean(dim=0) + 0.3 * words.std(dim=0) * torch.randn(
-            n_new, words.shape[1]
-        )
-        if name == "text_emb":
-            parameter[-1] = old[-1]  # the start token is the last one
+        new = words.mean(dim=0) + 0.3 * words.std(dim=0) * torch.randn(n_new, words.shape[1])
+        # The start token is the last one of what is fed.
+        tables[name] = torch.cat((old[:known], new, old[-1:] if name == "text_emb" else old[:0]))
+    return tables
 
 
 def _kernel(conv: CausalConv) -> Tensor:

@@ -1,8 +1,8 @@
-"""Another throat for the same words: linear prediction takes the voice apart, other excitation puts it together.
+"""Another throat for the same words: linear prediction takes the voice apart and puts it together otherwise.
 
     samples ──► 1 / A(z) per 10 ms frame (the vocal tract) ──► warped in frequency and in time ──┐
                 voiced or not                                                                     ├──► overlap-add
-    new pulses at another pitch, or noise ────────────────────────────────────────────────────────┘
+    new pulses at another pitch, or noise, or what the old tract had been excited with ──────────┘
 
 Two or three speakers are too few to learn what makes a word a word: another throat has other proportions, and says
 one sound longer and another shorter. The times of words and sounds go through the same map as the frames.
@@ -20,6 +20,8 @@ _Array = npt.NDArray[np.float64]
 _ORDER_PER_KHZ: Final = 1.0
 _VOICED: Final = 0.25
 """Least normalised autocorrelation at a pitch lag for a frame to count as voiced."""
+_OWN_EXCITATION: Final = 0.4
+"""Share of the voices that keep the excitation: a real glottis has more to it than pulses."""
 
 
 def other_voice(pcm: Pcm, rate: int, rng: np.random.Generator) -> tuple[Pcm, Callable[[_Array], _Array]]:
@@ -28,25 +30,27 @@ def other_voice(pcm: Pcm, rate: int, rng: np.random.Generator) -> tuple[Pcm, Cal
     Returns:
         The samples, and what tells for moments in seconds of the old ones where they lie in the new ones.
     """
-    hop, width = rate // 100, rate // 40
-    size = 1 << (2 * width - 1).bit_length()
+    hop, width, longest_lag = rate // 100, rate // 40, rate // 70
+    size = 1 << (width + longest_lag - 1).bit_length()
     window = np.hanning(width + 1)[:-1].astype(np.float32)
-    frames = _frames(pcm, width, hop) * window
-    spectra = np.abs(np.fft.rfft(frames, size)) ** 2
-    autocorrelation = np.fft.irfft(spectra)[:, : rate // 70].astype(np.float64)
+    spectra = np.fft.rfft(_frames(pcm, width, hop) * window, size)
+    autocorrelation = np.fft.irfft(np.abs(spectra) ** 2)[:, :longest_lag].astype(np.float64)
     predictor, error = _levinson(autocorrelation, round(rate / 1000 * _ORDER_PER_KHZ) + 2)
     lags = autocorrelation[:, rate // 400 :] / np.maximum(autocorrelation[:, :1], 1e-9)
     voiced = lags.max(axis=1) > _VOICED
-    source = _paced(len(frames), rng)
+    source = _paced(len(spectra), rng)
     n_samples = len(source) * hop
-    predictor, error, voiced = predictor[source], error[source], voiced[source]
-    excitation = _frames(_excitation(voiced, hop, n_samples, rate, rng), width, hop) * window
-    excitation /= np.sqrt(np.mean(excitation**2, axis=1, keepdims=True)) + 1e-6
+    predictor, error, voiced = predictor[source].astype(np.float32), error[source], voiced[source]
+    if rng.random() < _OWN_EXCITATION:
+        driven = spectra[source] * np.fft.rfft(predictor, size)
+    else:
+        excitation = _frames(_excitation(voiced, hop, n_samples, rate, rng), width, hop) * window
+        excitation /= np.sqrt(np.mean(excitation**2, axis=1, keepdims=True)) + 1e-6
+        gain = np.sqrt(np.maximum(error, 0.0) / width)[:, None].astype(np.float32)
+        driven = np.fft.rfft(excitation, size) * gain
     # Narrower or wider resonances: the poles of the filter move in from the unit circle or stay.
-    predictor = predictor * rng.uniform(0.975, 1.0) ** np.arange(predictor.shape[1])
-    tract = _warped(np.fft.rfft(predictor.astype(np.float32), size), rate, rng)
-    gain = np.sqrt(np.maximum(error, 0.0) / width)[:, None].astype(np.float32)
-    shaped = np.fft.irfft(np.fft.rfft(excitation, size) * gain / tract)
+    damped = predictor * (rng.uniform(0.975, 1.0) ** np.arange(predictor.shape[1])).astype(np.float32)
+    shaped = np.fft.irfft(driven / _warped(np.fft.rfft(damped, size), rate, rng))
     out = np.zeros(len(shaped) * hop + size)
     for index, frame in enumerate(shaped):
         out[index * hop : index * hop + size] += frame
