@@ -96,8 +96,8 @@ def check_free(gateway: GatewayConfig) -> None:
         family = socket.getaddrinfo(gateway.host, gateway.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         with socket.create_server((gateway.host, gateway.port), family=family):
             pass
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         message = f"port {gateway.port} of {gateway.host}: {reason}; --port and --host choose another place"
         raise UsageError(message) from error
 

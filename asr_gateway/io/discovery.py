@@ -67,6 +67,7 @@ class Named:
 
         Raises:
             OSError: it gives none.
+            UnicodeError: the name can be none: it has two dots in a row, or more than 63 characters without one.
         """
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
@@ -165,7 +166,7 @@ class Discovery:
         try:
             async with asyncio.timeout(LOOK_UP_WITHIN_S):
                 self._named[source] = await source.endpoints()
-        except (OSError, ConfigError, TimeoutError) as error:
+        except (OSError, UnicodeError, ConfigError, TimeoutError) as error:
             if source not in self._failing:
                 self._failing.add(source)
                 self._log.warning(DISCOVERY_FAILED, source=str(source), reason=str(error) or type(error).__name__)

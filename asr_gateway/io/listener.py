@@ -29,8 +29,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        message = f"host {host!r}: {error.strerror}"
+    except (OSError, UnicodeError) as error:
+        message = f"host {host!r}: {error.strerror if isinstance(error, OSError) else error}"
         raise ConfigError(message) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -110,3 +110,11 @@ async def test_a_source_that_fails_takes_nothing_away_and_stops_no_other(tmp_pat
     await discovery.look_up()
 
     assert roster.workers == ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
+
+
+async def test_a_name_that_no_resolver_could_know_is_no_end_of_the_others() -> None:
+    roster = Roster()
+    nameless = [Named("two..dots", 1, every_address=True), Named("x" * 64, 1, every_address=False)]
+    await Discovery([*nameless, Fixed("tcp://127.0.0.1:2")], roster).look_up()
+
+    assert roster.workers == ["tcp://127.0.0.1:2"]
