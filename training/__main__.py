@@ -11,6 +11,7 @@ import argparse
 import signal
 import threading
 import time
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from training.finetune import FineTuning, fine_tune
 from training.net import Net
 from training.progress import Schedule
 from training.published import export, module_of, read_published, take_over, words_of
+from training.recordings import recorded
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
 from training.utterance import UtteranceSource
@@ -52,7 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, default=60.0)
     train.add_argument("--steps", type=int, help="instead of minutes")
     train.add_argument("--config", type=Path, default=HERE / "demo.toml", help="sizes of the model")
-    train.add_argument("--start-from", type=Path, help="TOML of a published checkpoint, or a run's joint.pt; layers and words may be fewer")
+    train.add_argument(
+        "--start-from",
+        type=Path,
+        help="TOML of a published checkpoint, or a run's joint.pt; layers and words may be fewer",
+    )
     train.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train.add_argument("--batch", type=int, default=8)
@@ -92,7 +98,8 @@ def _bank(args: argparse.Namespace) -> None:
         if number % 1000 == 0:
             say(f"{number} of {args.phrases} phrases")
 
-    write_bank(args.bank, synthesise(args.seed, args.phrases, flite_share=args.flite_share), report)
+    phrases = synthesise(args.seed, args.phrases, flite_share=args.flite_share)
+    write_bank(args.bank, chain(phrases, recorded()), report)
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from training import words
+from training import prompts, words
 from training.augment import Augmentation
 from training.testset import RATE_HZ, Recording, Studio, TestSet, Voices
 
@@ -31,6 +31,8 @@ def exam(seed: int, n: int, n_words: int) -> Iterator[TestSet]:
     """Yield all sets, ``n`` recordings each, of the first ``n_words`` words; the held-out synthesiser comes first."""
     studio = Studio(seed, Voices(), words.VOCABULARY[:n_words])
     yield from _synthesisers(studio, f"{n_words} words, clean", n)
+    recordings = studio.record(n, prompts.speaker(), prompts.known)
+    yield TestSet(name="fourteen words of a woman, telephone", group="recorded people", recordings=recordings)
     yield from _foreign(studio, n)
     yield from _noises(studio)
     base = studio.record(n, studio.espeak(held_out=True), studio.known)
@@ -74,6 +76,8 @@ def _foreign(studio: Studio, n: int) -> Iterator[TestSet]:
         ("English, flite rms", studio.flite("rms"), studio.foreign),
         ("English, espeak-ng held out", studio.espeak(held_out=True), studio.foreign),
         ("seven other languages, espeak-ng", studio.espeak(held_out=True), studio.other_language),
+        ("English, recorded woman", prompts.speaker(), prompts.foreign_english),
+        ("Spanish and French, recorded women", prompts.speaker(), prompts.foreign_language),
     ):
         yield TestSet(name=name, group="foreign words", recordings=studio.record(n, speaker, texts))
 

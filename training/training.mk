@@ -9,8 +9,10 @@ BASELINE ?=
 EVAL_OUT ?= build/demo-eval
 TRAIN_FLAGS ?=
 
-SPEECH_PACKAGES := libespeak-ng1 flite wamerican
-EXAM_PACKAGES := festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts festlex-cmu festlex-poslex
+SPEECH_PACKAGES := libespeak-ng1 flite wamerican klettres-data ktuberling-data fillets-ng-data-cs \
+	asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav
+EXAM_PACKAGES := festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts festlex-cmu festlex-poslex \
+	asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav
 # jemalloc with huge pages makes a step of the encoder a quarter faster; training works without. It must give memory
 # back: with decay off (-1) a run grew by a gigabyte a minute until the machine stood still.
 TRAIN_ENV = $(if $(wildcard /usr/lib/*/libjemalloc.so.2),LD_PRELOAD=$(firstword $(wildcard /usr/lib/*/libjemalloc.so.2)) MALLOC_CONF=thp:always$(comma)dirty_decay_ms:2000$(comma)muzzy_decay_ms:2000)

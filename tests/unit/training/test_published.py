@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,23 @@ def test_a_file_of_other_sizes_is_refused(exported: tuple[Net, Path], micro: Mod
     save_file({"text_emb.weight": torch.zeros(2, 2)}, folder / LM_FILE)
     with pytest.raises(CheckpointError, match="text_emb"):
         read_published(Net(micro, seed=1), module_of(folder / "demo.toml"), folder, per_batch=64)
+
+
+def test_a_deeper_network_starts_by_hearing_what_the_shallower_one_heard(
+    exported: tuple[Net, Path], micro: ModuleConfig
+) -> None:
+    _, folder = exported
+    sizes = replace(micro.model.transformer, num_layers=micro.model.transformer.num_layers + 2)
+    deeper = replace(
+        micro,
+        model=replace(micro.model, transformer=sizes),
+        mimi=replace(micro.mimi, num_layers=micro.mimi.num_layers + 1),
+    )
+    nets = [Net(module, seed=seed).eval() for seed, module in ((1, micro), (2, deeper))]
+    text, pcm = torch.full((1, 5), 3), 0.1 * torch.randn(1, 4 * 1920)
+    heard = []
+    for net in nets:
+        read_published(net, module_of(folder / "demo.toml"), folder, per_batch=64)
+        heard.append(net(pcm, text, discrete=True))
+    torch.testing.assert_close(heard[1].latents, heard[0].latents)
+    torch.testing.assert_close(heard[1].text, heard[0].text)

@@ -1,0 +1,86 @@
+"""Words that people recorded: the telephone prompts of Debian's asterisk-core-sounds packages, for the exam alone.
+
+One voice for each language, 8 kHz. Only files of a single word are used, whose name says which word it is. They are
+under CC BY-SA 3.0; nothing of them is trained on or shipped.
+"""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import soundfile
+
+from training.bank import Phrase
+from training.espeak import SynthesisError
+from training.listing import listed
+from training.speech import Pcm, Span, Speech
+
+FOLDER: Final = Path("/usr/share/asterisk/sounds")
+PEOPLE: Final = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June"}
+_DIGITS: Final = listed("zero one two three four five six seven eight nine")
+_KNOWN: Final = {
+    **{word: f"digits/{digit}" for digit, word in enumerate(_DIGITS)},
+    "hello": "hello",
+    "today": "digits/today",
+    "next": "vm-next",
+    "no": "vm-no",
+}
+_MONTHS_AND_DAYS: Final = (*(f"digits/mon-{month}" for month in range(12)), *(f"digits/day-{day}" for day in range(7)))
+_ENGLISH: Final = (
+    *_MONTHS_AND_DAYS,
+    *(f"digits/{number}" for number in (*range(10, 20), *range(20, 100, 10))),
+    *(f"letters/{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
+    *(f"phonetic/{letter}_p" for letter in "abcdefghijklmnopqrstuvwxyz"),
+)
+_SILENT: Final = 0.02
+"""Share of the loudest moment below which a recording's ends are cut off."""
+
+
+def known(rng: random.Random) -> Phrase:
+    """Draw a word of the vocabulary that was recorded in English."""
+    return Phrase(words=(rng.choice(tuple(_KNOWN)),), language="en")
+
+
+def foreign_english(rng: random.Random) -> Phrase:
+    """Draw a number above nine, a letter, a month, a day or a name of the spelling alphabet."""
+    return Phrase(words=(rng.choice(_ENGLISH),), language="en")
+
+
+def foreign_language(rng: random.Random) -> Phrase:
+    """Draw a month or a day in Spanish or French."""
+    return Phrase(words=(rng.choice(_MONTHS_AND_DAYS),), language=rng.choice(("es", "fr")))
+
+
+def speaker() -> Callable[[random.Random, Phrase], Speech]:
+    """Return a speaker that plays what a phrase names.
+
+    It raises SynthesisError where the recordings are not installed.
+    """
+    return lambda _rng, phrase: played(phrase.words[0], phrase.language)
+
+
+def played(word: str, language: str) -> Speech:
+    """Return the recording of a word of `_KNOWN`, or the one that is named.
+
+    Raises:
+        SynthesisError: the recording is not installed.
+    """
+    path = FOLDER / PEOPLE[language] / f"{_KNOWN.get(word, word)}.wav"
+    try:
+        pcm, rate_hz = soundfile.read(path, dtype="float32")
+    except (OSError, soundfile.LibsndfileError) as error:
+        message = f"{path}: {error}; it comes with Debian's package asterisk-core-sounds-{language}-wav"
+        raise SynthesisError(message) from error
+    pcm = _trimmed(pcm if pcm.ndim == 1 else pcm.mean(axis=1), int(rate_hz))
+    length_s = len(pcm) / rate_hz
+    return Speech(pcm=pcm, rate_hz=int(rate_hz), words=(Span(text=word, start_s=0.0, end_s=length_s),), sounds=())
+
+
+def _trimmed(pcm: Pcm, rate_hz: int) -> Pcm:
+    """Cut silence off both ends, in steps of 10 ms."""
+    hop = rate_hz // 100
+    loudness = np.sqrt(np.mean(np.square(pcm[: len(pcm) // hop * hop].reshape(-1, hop)), axis=1))
+    loud = np.nonzero(loudness > _SILENT * loudness.max())[0]
+    return pcm[loud[0] * hop : (loud[-1] + 1) * hop]
