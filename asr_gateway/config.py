@@ -1,7 +1,6 @@
 """What one gateway process is told: flags, then environment, then the configuration file, as one frozen value."""
 
 import argparse
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -10,9 +9,10 @@ from typing import Any, Final
 
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.io.discovery import Source, discovery_source, worker_source
-from shared.allowed import Kind, Shape
+from shared.allowed import Kind, Shape, kinds_of
 from shared.config import GatewayConfig, ModuleConfig, ServiceConfig
 from shared.config_file import load_config
+from shared.config_rules import access_problems, gateway_problems
 from shared.errors import ConfigError
 from shared.hub import locate
 from shared.settings import CONFIG, LOG, SILENT, TEXT, Option, add_options, chosen, config_path, overridden
@@ -33,7 +33,12 @@ _OPTIONS: Final = (
         name="discover", kind=_TEXTS, help="where workers are named: dns://NAME:PORT or file://PATH; may be repeated"
     ),
     Option(name="scrape", kind=_URLS, help="metrics of a worker, which /metrics then includes; may be repeated"),
-    Option(name="key", kind=_TEXTS, help="a key that opens the door, beside authorized_ids; may be repeated"),
+    Option(
+        name="key",
+        kind=kinds_of(ServiceConfig)["authorized_ids"],
+        help="a key that opens the door, beside authorized_ids; may be repeated",
+        is_secret=True,
+    ),
     Option(name="module", kind=TEXT, help=f"without a configuration file: the workers' module ({DEFAULT_MODULE})"),
     LOG,
     SILENT,
@@ -144,22 +149,9 @@ def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
 
 
 def _check(settings: GatewaySettings) -> None:
-    problems = []
+    # Once more for what flags and variables have changed.
+    problems = [*access_problems(settings.keys, settings.gateway), *gateway_problems(settings.gateway)]
     if not settings.sources:
         problems.append("no worker: give --worker tcp://HOST:PORT, --discover dns://NAME:PORT, or set ASR_WORKER")
-    if not settings.keys and not settings.gateway.allow_no_keys:
-        problems.append(
-            "no keys: set authorized_ids in the configuration file, give --key, or allow everybody with"
-            " --allow-no-keys (loopback addresses only)"
-        )
-    if not settings.keys and settings.gateway.allow_no_keys and not _is_loopback(settings.gateway.host):
-        problems.append(f"host {settings.gateway.host}: without keys only a loopback address is allowed")
     if problems:
         raise ConfigError(*problems)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

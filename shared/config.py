@@ -29,7 +29,14 @@ FileReference = Annotated[
     Expanded(),
 ]
 Route = Annotated[str, Shape(r"(/[A-Za-z0-9._~-]+)+/?", 'a path like "/api/asr-streaming"')]
-Key = Annotated[str, Shape(r"\S.*", "a text that starts with no space")]
+Key = Annotated[
+    str,
+    Shape(
+        r"(?!sha256:)\S.*|sha256:[0-9a-fA-F]{64}",
+        'a text that starts with no space, or "sha256:" and 64 hexadecimal digits',
+    ),
+]
+"""As clients send it, or the SHA-256 of that."""
 Folder = Annotated[str, Shape(r"[^\x00]+", "the path of a folder"), Expanded()]
 
 

@@ -38,9 +38,12 @@ def access_problems(authorized_ids: Sequence[str], gateway: GatewayConfig) -> li
     if authorized_ids:
         return []
     if not gateway.allow_no_keys:
-        return ["authorized_ids is empty: list a key, or set [gateway] allow_no_keys = true and stay on this machine"]
+        return [
+            "no keys: set authorized_ids (or --key), or let everybody in with [gateway] allow_no_keys = true"
+            " (or --allow-no-keys), on a loopback address only"
+        ]
     if not _is_loopback(gateway.host):
-        return [f'[gateway] host = "{gateway.host}": without authorized_ids only a loopback address like "127.0.0.1"']
+        return [f'host "{gateway.host}": without keys only a loopback address like "127.0.0.1" is allowed']
     return []
 
 

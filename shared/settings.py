@@ -36,6 +36,8 @@ class Option:
     help: str
     aliases: tuple[str, ...] = ()
     """Other spellings of the flag, with their dashes."""
+    is_secret: bool = False
+    """No message shows its value."""
 
     @property
     def flag(self) -> str:
@@ -99,8 +101,8 @@ def chosen(args: argparse.Namespace, options: Sequence[Option], environ: Mapping
             elif text:
                 values[option.name] = option.kind.from_text(text)
         except NotAllowedError:
-            source = f"{option.variable}={text}" if given is None else f"{option.flag} {given}"
-            problems.append(f"{source}: must be {option.kind}")
+            name, value = (option.variable, f"={text}") if given is None else (option.flag, f" {given}")
+            problems.append(f"{name}{'' if option.is_secret else value}: must be {option.kind}")
     if problems:
         raise ConfigError(*problems)
     return values

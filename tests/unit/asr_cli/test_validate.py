@@ -55,7 +55,7 @@ def test_a_service_open_to_everybody_is_not_fit(sample_config: Any, capsys: pyte
     status, _, err = validate(path, capsys=capsys)
 
     assert status == 1
-    assert err.startswith(f"error: {path}: authorized_ids is empty")
+    assert err.startswith(f"error: {path}: no keys: set authorized_ids")
 
 
 def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def test_a_gateway_without_keys_does_not_start_unless_told_so_on_loopback(sample
 
     assert problems(*config)[0].startswith("no keys: set authorized_ids")
     assert problems(*config, "--allow-no-keys", "--host", "0.0.0.0") == (
-        "host 0.0.0.0: without keys only a loopback address is allowed",
+        'host "0.0.0.0": without keys only a loopback address like "127.0.0.1" is allowed',
     )
     for host in ("127.0.0.1", "::1", "localhost"):
         assert read(*config, "--allow-no-keys", "--host", host).keys == ()
@@ -101,3 +101,19 @@ def test_every_wrong_source_is_named(sample_config: Any) -> None:
 
     assert [problem.split(":")[0] for problem in found] == ["worker 'a'", "discover 'b'"]
     assert problems("--config", str(sample_config.path))[0].startswith("no worker: give --worker")
+
+
+def test_flags_may_not_contradict_each_other_any_more_than_the_file() -> None:
+    assert problems("--ping-after-s", "30", "--key", "k", *WORKER) == (
+        "[gateway] ping_after_s = 30: must be below silent_client_s = 20, or no client has time to answer a ping",
+    )
+
+
+def test_a_hashed_key_is_a_hash_and_a_wrong_one_is_not_shown() -> None:
+    hashed = "sha256:" + "0aF9" * 16
+    assert read("--key", hashed, *WORKER).keys == (hashed,)
+
+    (flag,) = problems("--key", "sha256:secret", *WORKER)
+    (variable,) = problems(*WORKER, ASR_KEY="good,sha256:secret")
+    allowed = 'must be a list, each item a text that starts with no space, or "sha256:" and 64 hexadecimal digits'
+    assert (flag, variable) == (f"--key: {allowed}", f"ASR_KEY: {allowed}")

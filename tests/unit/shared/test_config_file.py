@@ -214,9 +214,10 @@ def test_a_depformer_is_ignored(sample_config: Any) -> None:
 
 
 def test_keys_of_clients_are_shown_neither_in_problems_nor_in_a_repr(sample_config: Any) -> None:
-    refused = sample_config.problems(sample_config.changed('["first key", "second"]', '["first key", 7]'))
-
-    assert refused == ["authorized_ids: must be a list, each item a text that starts with no space"]
+    allowed = 'a text that starts with no space, or "sha256:" and 64 hexadecimal digits'
+    for wrong in ("7", '" x"', '"sha256:secret"'):
+        refused = sample_config.problems(sample_config.changed('["first key", "second"]', f'["first key", {wrong}]'))
+        assert refused == [f"authorized_ids: must be a list, each item {allowed}"]
     assert "first key" not in repr(sample_config.load(sample_config.base).service)
 
 
