@@ -38,10 +38,8 @@ def access_problems(authorized_ids: Sequence[str], gateway: GatewayConfig) -> li
     if authorized_ids:
         return []
     if not gateway.allow_no_keys:
-        return [
-            "no keys: set authorized_ids (or --key), or let everybody in with [gateway] allow_no_keys = true"
-            " (or --allow-no-keys), on a loopback address only"
-        ]
+        instead = "[gateway] allow_no_keys = true (or --allow-no-keys) lets everybody in, on a loopback address only"
+        return [f"no keys: set authorized_ids (or --key); {instead}"]
     if not _is_loopback(gateway.host):
         return [f'host "{gateway.host}": without keys only a loopback address like "127.0.0.1" is allowed']
     return []
