@@ -3,6 +3,7 @@
 A client sends its packets when they are due, whatever the server does, and notes when answers come:
 
     lag            from when a frame's last sample was due to be sent, to its Step (the client's own delay included)
+    late           of that, how late the client itself was; sent 80 ms at once, each frame's is known
     first word     from when a word began in the audio, to the first Word
     marker         from a Marker, to its echo, while audio goes on; for servers of ours also Flush to Flushed
 
@@ -11,6 +12,7 @@ Steps are counted, not read: moshi-server's ``step_idx`` counts the steps of all
 """
 
 import asyncio
+import gc
 import multiprocessing
 import queue
 import random
@@ -19,11 +21,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 import msgpack
 import uvloop
 
 from bench.packets import Packets, make_packets
+from bench.websocket import BINARY, WebSocket, connect, masked
 from shared.units import FRAME_RATE, FRAME_SAMPLES
 
 CONNECT_S = 20.0
@@ -103,18 +105,22 @@ def _process(
 
 
 async def _run_all(load: Load, packets: Packets, n_clients: int, start_s: float, draw: random.Random) -> list[Session]:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, headers={"kyutai-api-key": load.key}) as http:
-        starts = [start_s + load.spread_s * draw.random() for _ in range(n_clients)]
-        return list(await asyncio.gather(*(_Client(load, packets, at).run(http) for at in starts)))
+    frames = [masked(BINARY, message) for message in packets.loop]
+    starts = [start_s + load.spread_s * draw.random() for _ in range(n_clients)]
+    # What is there now stays: no client waits for it to be collected.
+    gc.collect()
+    gc.freeze()
+    return list(await asyncio.gather(*(_Client(load, packets, frames, at).run() for at in starts)))
 
 
 class _Client:
     """One session from connecting to its last answer."""
 
-    def __init__(self, load: Load, packets: Packets, start_s: float) -> None:
+    def __init__(self, load: Load, packets: Packets, frames: list[bytes], start_s: float) -> None:
         self._load = load
         self._packets = packets
+        self._frames = frames
+        """The messages of ``packets``, masked."""
         self._start_s = start_s
         self._zero = 0.0
         self._session = Session()
@@ -122,34 +128,33 @@ class _Client:
         self._marker_sent = self._flush_sent = 0.0
         self._marked, self._flushed = asyncio.Event(), asyncio.Event()
 
-    async def run(self, http: aiohttp.ClientSession) -> Session:
+    async def run(self) -> Session:
         """Return what was seen; an error ends the session and is named in it."""
         await asyncio.sleep(max(0.0, self._start_s - time.time() - 0.5))
         try:
             async with asyncio.timeout(CONNECT_S):
-                socket = await http.ws_connect(self._load.url, max_msg_size=0)
-            async with socket:
-                listener = asyncio.create_task(self._listen(socket))
-                try:
-                    await asyncio.wait_for(self._is_ready.wait(), CONNECT_S)
-                    if self._session.error is None:
-                        await self._talk(socket)
-                finally:
-                    listener.cancel()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                headers = {"kyutai-api-key": self._load.key} if self._load.key else {}
+                socket = await connect(self._load.url, headers, self._hear, self._fail)
+            try:
+                await asyncio.wait_for(self._is_ready.wait(), CONNECT_S)
+                if self._session.error is None:
+                    await self._talk(socket)
+            finally:
+                socket.close()
+        except (TimeoutError, OSError) as error:
             self._session.error = self._session.error or f"{type(error).__name__}: {error}"
         return self._session
 
-    async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _talk(self, socket: WebSocket) -> None:
         packets = self._packets
         for message in packets.head:
-            await socket.send_bytes(message)
+            await socket.send(masked(BINARY, message))
         self._zero = time.perf_counter() + max(0.0, self._start_s - time.time())
         n_packets = int(self._load.seconds / packets.period_s)
         for i in range(n_packets):
             await self._send_due(socket, i)
         self._marker_sent = time.perf_counter()
-        await socket.send_bytes(msgpack.packb({"type": "Marker", "id": MARKER_ID}))
+        await socket.send(masked(BINARY, msgpack.packb({"type": "Marker", "id": MARKER_ID})))
         # The server waits for D more frames before it echoes: audio goes on.
         give_up = n_packets + int(MARKER_PATIENCE_S / packets.period_s)
         for i in range(n_packets, give_up):
@@ -158,26 +163,21 @@ class _Client:
             await self._send_due(socket, i)
         if self._load.has_flush and self._session.error is None:
             self._flush_sent = time.perf_counter()
-            await socket.send_bytes(msgpack.packb({"type": "Flush", "id": FLUSH_ID}))
+            await socket.send(masked(BINARY, msgpack.packb({"type": "Flush", "id": FLUSH_ID})))
             await asyncio.wait_for(self._flushed.wait(), MARKER_PATIENCE_S)
 
-    async def _send_due(self, socket: aiohttp.ClientWebSocketResponse, i: int) -> None:
+    async def _send_due(self, socket: WebSocket, i: int) -> None:
         # A packet is due when its last sample was spoken.
         due = self._zero + (i + 1) * self._packets.period_s
         wait_s = due - time.perf_counter()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         self._session.late_s.append(time.perf_counter() - due)
-        await socket.send_bytes(self._packets.message(i))
+        await socket.send(self._frames[i % len(self._frames)])
 
-    async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for frame in socket:
-            if frame.type is aiohttp.WSMsgType.BINARY:
-                self._hear(msgpack.unpackb(frame.data), time.perf_counter())
-        self._fail(f"the server closed with {socket.close_code}")
-
-    def _hear(self, message: dict[str, object], now: float) -> None:
+    def _hear(self, data: bytes, now: float) -> None:
         session = self._session
+        message = msgpack.unpackb(data)
         match message:
             case {"type": "Step"}:
                 session.lags_s.append(now - self._zero - (len(session.lags_s) + 1) / FRAME_RATE)

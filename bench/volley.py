@@ -9,20 +9,18 @@ Steps. Frames are masked ahead; what the clients cost is not the server's time.
 """
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from bench.packets import Packets
+from bench.websocket import BINARY, PING, masked
 from shared.units import FRAME_SAMPLES
 
 MAX_AHEAD: Final = 2
 PATIENCE_S: Final = 20.0
-_BINARY, _PING = 0x82, 0x89
+_BINARY, _PONG = 0x82, 0x8A
 _READY: Final = b"\x81\xa4type\xa5Ready"
 _STEP: Final = b"\x84\xa4type\xa4Step"
 _ERROR: Final = b"\xa5Error"
@@ -39,20 +37,6 @@ class Volleys:
     at_once: int
     n_frames: int
     """Of each session."""
-
-
-def masked(opcode: int, payload: bytes) -> bytes:
-    """Return a client's WebSocket frame (RFC 6455, section 5.2)."""
-    mask = os.urandom(4)
-    n_bytes = len(payload)
-    if n_bytes < 126:
-        head = bytes((opcode, 0x80 | n_bytes))
-    elif n_bytes < 1 << 16:
-        head = bytes((opcode, 0x80 | 126)) + n_bytes.to_bytes(2, "big")
-    else:
-        head = bytes((opcode, 0x80 | 127)) + n_bytes.to_bytes(8, "big")
-    key = np.frombuffer(mask * (n_bytes // 4 + 1), np.uint8)[:n_bytes]
-    return head + mask + (np.frombuffer(payload, np.uint8) ^ key).tobytes()
 
 
 class _Socket(asyncio.Protocol):
@@ -97,7 +81,7 @@ class _Socket(asyncio.Protocol):
     def _hear(self, opcode: int, payload: bytes) -> None:
         if payload.startswith(_STEP):
             self.n_steps += 1
-        elif opcode == _PING + 1:
+        elif opcode == _PONG:
             self.n_pongs += 1
         elif payload == _READY:
             self.is_ready = True
@@ -134,8 +118,8 @@ class _Crowd:
         self._per_frame = FRAME_SAMPLES // packets.n_samples
         self.n_messages = volleys.n_frames * self._per_frame
         # Opus comes as pages with numbers: as many as are needed. Floats repeat.
-        self._frames = [masked(_BINARY, packets.message(i)) for i in range(min(self.n_messages, len(packets.loop)))]
-        self._ping = masked(_PING, b"")
+        self._frames = [masked(BINARY, packets.message(i)) for i in range(min(self.n_messages, len(packets.loop)))]
+        self._ping = masked(PING, b"")
         self._n_pings = 0
         self._heard = asyncio.Event()
         self._sockets: list[_Socket] = []
@@ -149,7 +133,7 @@ class _Crowd:
         await self._until(lambda: all(socket.is_ready for socket in self._sockets))
         for message in self._packets.head:
             for client in self.clients:
-                client.transport.write(masked(_BINARY, message))
+                client.transport.write(masked(BINARY, message))
         await self._are_read()
 
     def leave(self) -> None:
