@@ -85,7 +85,7 @@ class StatusRoutes:
         own = self._metrics.render()
         if self._scrape:
             sources = [_named(source) for source in self._scrape]
-            texts = await asyncio.gather(*[_scraped(url) for _, url in sources])
+            texts = await asyncio.gather(*[scraped(url) for _, url in sources])
             own = merge(own, {name: text for (name, _), text in zip(sources, texts, strict=True) if text})
         return web.Response(body=own, headers={"Content-Type": CONTENT_TYPE})
 
@@ -98,11 +98,16 @@ def _named(source: str) -> tuple[str, str]:
     return urlsplit(source).netloc, source
 
 
-async def _scraped(url: str) -> bytes:
-    """Return a worker's metrics, or nothing if it does not answer at once: it may be dead or busy."""
+async def scraped(url: str) -> bytes:
+    """Return a worker's metrics, or nothing if it does not answer at once and in full: it may be dead or busy."""
     timeout = aiohttp.ClientTimeout(total=SCRAPE_WITHIN_S)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url) as response:
-            return await response.content.read(MAX_SCRAPE_BYTES) if response.status == web.HTTPOk.status_code else b""
+            if response.status != web.HTTPOk.status_code:
+                return b""
+            await response.content.readexactly(MAX_SCRAPE_BYTES)
+    except asyncio.IncompleteReadError as all_there_is:
+        return all_there_is.partial
     except (aiohttp.ClientError, TimeoutError):
-        return b""
+        pass
+    return b""
