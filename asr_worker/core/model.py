@@ -92,6 +92,14 @@ class AsrModel(Protocol):
         """
         ...
 
+    def is_done(self) -> bool:
+        """Return whether ``collect`` would return at once.
+
+        Raises:
+            ModelFaultError: the device can no longer be trusted; the process should exit.
+        """
+        ...
+
     def collect(self) -> StepResult:
         """Wait for the launched step and return its result.
 

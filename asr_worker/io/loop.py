@@ -2,7 +2,10 @@
 
     ┌─► take what has arrived ─► settle ─► plan, send ──nothing to step──► wait for input or the next deadline ─┐
     │                                       │                                                                   │
-    │                                       └─► launch ─► take in, send ─► collect ─► spread, send the results ──┤
+    │                                       └─► launch ─► collect ─► spread, send the results ───────────────────┤
+    │                                             │  ▲                                                            │
+    │                                             ▼  │ while a device computes                                    │
+    │                                       take in, send, nap                                                   │
     └───────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 
 Not paced by a clock: it steps as soon as there is work, so a backlog goes as fast as the device allows. Its Load is a
@@ -19,6 +22,7 @@ import structlog
 from asr_worker.core.arrivals import join_audio
 from asr_worker.core.load import LoadSchedule
 from asr_worker.core.model import AsrModel, StepPlan, StepResult
+from asr_worker.core.naps import Naps
 from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Delivery, Link, Refused
@@ -107,6 +111,7 @@ class Loop:
         self._clock = clock
         self._outbox: list[Outgoing] = []
         self._load_schedule = LoadSchedule()
+        self._naps = Naps()
         self._stop_at_s: float | None = None
         self._n_stops = 0
         self._last_turn_s = clock()
@@ -162,16 +167,29 @@ class Loop:
             self._metrics.step_lagged(self._clock() - self._pool.planned_oldest_s)
         started_s = time.perf_counter()
         self._model.launch(plan)
-        self._take_in()
-        self._send()
+        self._serve_meanwhile(started_s)
         result = self._model.collect()
         step_s = time.perf_counter() - started_s
+        self._naps.note(step_s)
         self._outbox += self._pool.spread(result, step_s)
         # At once: what has arrived meanwhile, and the plan of the next step, would take longer than this does.
         self._send()
         self._record(plan, result)
         self._metrics.step_finished(step_s, n_frames=n_frames)
         self._send_load(has_stepped=True)
+
+    def _serve_meanwhile(self, started_s: float) -> None:
+        # A model that computes in its launch is done: its results go first.
+        now_s = time.perf_counter()
+        while not self._model.is_done():
+            self._take_in()
+            self._send()
+            before_s, now_s = now_s, time.perf_counter()
+            nap_s = self._naps.next_s(elapsed_s=now_s - started_s, taking_in_s=now_s - before_s)
+            if nap_s is None:
+                return
+            time.sleep(nap_s)
+            now_s = time.perf_counter()
 
     def _record(self, plan: StepPlan, result: StepResult) -> None:
         if self._tap is not None:

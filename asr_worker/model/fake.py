@@ -103,6 +103,10 @@ class FakeModel:
         horizons = np.array(PAUSE_HORIZONS_S[: self._settings.n_heads])
         self._result.pauses[rows] = np.minimum(1.0, self._quiet[rows, None] / (FRAME_RATE * horizons))
 
+    def is_done(self) -> bool:
+        """Return whether the launched step has taken as long as it should."""
+        return time.perf_counter() >= self._ready_s
+
     def collect(self) -> StepResult:
         """Return the result of the launched step once its time has passed.
 

@@ -78,6 +78,10 @@ class PreparedRunner:
         if self._done is not None:
             self._done.record()
 
+    def is_done(self) -> bool:
+        """Return whether the step has ended."""
+        return self._done is None or len(self._slots) == 0 or bool(self._done.query())  # type: ignore[no-untyped-call]
+
     def collect(self, into: StepResult) -> None:
         """Wait for the step and write what its slots said."""
         if len(self._slots) == 0:

@@ -122,6 +122,18 @@ class TorchAsrModel:
             msg = f"a model step failed on {self._facts.device}: {error}"
             raise ModelFaultError(msg) from error
 
+    def is_done(self) -> bool:
+        """Return whether ``collect`` would return at once.
+
+        Raises:
+            ModelFaultError: the device can no longer be trusted; the process should exit.
+        """
+        try:
+            return self._runner.is_done()
+        except RuntimeError as error:
+            msg = f"a model step failed on {self._facts.device}: {error}"
+            raise ModelFaultError(msg) from error
+
     def collect(self) -> StepResult:
         """Wait for the launched step and return its result; the arrays are overwritten by the next collect.
 

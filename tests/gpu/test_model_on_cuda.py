@@ -136,7 +136,9 @@ def test_a_step_waits_for_nothing_but_its_end(
     for k, n_active in enumerate((64, 1, 5, 40, 64)):
         active = np.arange(demo.n_slots) < n_active
         model.launch(StepPlan(pcm=demo.others[k], active=active, reset=active & (k == 2)))
+        model.is_done()
         model.collect()
+        assert model.is_done()
 
 
 def test_float32_on_the_device_says_what_the_cpu_says(demo: Any) -> None:

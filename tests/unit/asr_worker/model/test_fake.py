@@ -111,6 +111,14 @@ def test_a_row_says_the_same_alone_and_among_busy_neighbours_stalled_or_not() ->
     assert text == [tokens for tokens, _ in alone]
 
 
+def test_a_step_is_done_when_its_time_has_passed() -> None:
+    model = FakeModel(FakeSettings(n_slots=1, step_ms=50))
+    model.launch(empty_plan(1))
+    assert not model.is_done()
+    model.collect()
+    assert model.is_done()
+
+
 def test_a_reset_row_is_as_good_as_new_and_its_neighbour_does_not_notice() -> None:
     model = FakeModel(FakeSettings(n_slots=2))
     first, second = speech(1, 60), speech(2, 60)

@@ -242,6 +242,7 @@ def test_the_plan_may_be_overwritten_once_launched_and_the_result_lives_until_th
     everyone = np.ones(4, bool)
     plan = StepPlan(pcm=np.repeat(SPEECH[:1], 4, axis=0), active=everyone, reset=everyone)
     model.launch(plan)
+    assert model.is_done(), "a launch computes at once on a CPU"
     plan.pcm[:] = 0
     first = model.collect()
     kept = (first.text.copy(), first.codes.copy())
