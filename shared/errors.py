@@ -53,6 +53,13 @@ class BadMessageError(AsrError):
     http_status = 400
 
 
+class BadProtocolError(BadMessageError):
+    """What a client sends is no WebSocket frame, or none that a client may send."""
+
+    code = "bad_protocol"
+    close_code = 1002
+
+
 class MessageTooLargeError(BadMessageError):
     """A client's message or body is longer than the limit."""
 

@@ -25,7 +25,7 @@ from asr_gateway.io.stream import Stream
 from asr_gateway.io.websocket_queue import Socket
 from asr_gateway.io.websocket_reader import WebSocketReader
 from asr_gateway.io.websocket_writer import WebSocketWriter
-from shared.errors import AsrError, BadMessageError, IdleClientError, MessageTooLargeError, SlowConsumerError
+from shared.errors import AsrError, BadProtocolError, IdleClientError, MessageTooLargeError, SlowConsumerError
 from shared.log_events import SESSION_CLOSED, SESSION_REFUSED
 from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import SAMPLE_RATE
@@ -191,7 +191,7 @@ class WebSocketClient:
             limit = self._service.config.max_message_bytes
             is_too_large = code == WSCloseCode.MESSAGE_TOO_BIG
             too_large = MessageTooLargeError(f"a message may have at most {limit} bytes")
-            self.fail(too_large if is_too_large else BadMessageError("this is not the WebSocket protocol"))
+            self.fail(too_large if is_too_large else BadProtocolError("this is not the WebSocket protocol"))
             for _ in range(int(GOODBYE_S / GOODBYE_POLL_S)):
                 if self._transport.is_closing():
                     break
