@@ -68,7 +68,10 @@ def _is_no_foreign_fault(record: logging.LogRecord) -> bool:
 
 
 class HeaderDeadline:
-    """Drops connections that bring no complete request in time.
+    """Drops connections that bring no complete first request in time.
+
+    A later request has as long as its connection may idle: aiohttp's timer for that runs on until the headers are
+    complete, so who sends them slowly holds no more than who sends nothing.
 
     ``arrived`` must be called for each request, before anything else: then its headers are complete.
     """
