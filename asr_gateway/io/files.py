@@ -9,6 +9,7 @@ samples are ever in memory. A client that leaves takes its slot, its decoder and
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import IO, Any, Final, TypeVar
@@ -30,12 +31,22 @@ from shared.messages import EventKind, StepEvent
 from shared.units import SAMPLE_RATE
 
 MAX_STARTING: Final = 4
-"""Files that may have a decoder without having a slot: each takes 40 MB, and starting one takes CPU time."""
+"""Files of a module that may have a decoder and no slot: each takes 40 MB, and starting one takes CPU time."""
 ORDER_WAIT_S: Final = 2.0
 """How long a file waits for those before it to ask for their slots."""
 _GONE_CHECK_S: Final = 0.25
 
 _T = TypeVar("_T")
+
+
+class _Line:
+    """The files of one module that have no slot yet."""
+
+    def __init__(self) -> None:
+        self.starting = asyncio.Semaphore(MAX_STARTING)
+        self.newest_turn = asyncio.Event()
+        """Set once the file that came last has asked for its slot, or never will."""
+        self.newest_turn.set()
 
 
 class FileTranscriber:
@@ -55,10 +66,8 @@ class FileTranscriber:
         self._metrics = metrics
         self._log = structlog.get_logger()
         self._n_waiting = 0
-        self._starting = asyncio.Semaphore(MAX_STARTING)
-        self._newest_turn = asyncio.Event()
-        """Set once the file that came last has asked for its slot, or never will."""
-        self._newest_turn.set()
+        self._lines: defaultdict[str, _Line] = defaultdict(_Line)
+        """By module: files that wait for one must not hold up another's."""
         self._body_limits = BodyLimits(
             max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, folder=config.spool_dir
         )
@@ -148,10 +157,11 @@ class FileTranscriber:
         Raises:
             AsrError: the file is no audio, or there was no slot in time.
         """
-        turn_before, turn = self._newest_turn, asyncio.Event()
-        self._newest_turn = turn
+        line = self._lines[module]
+        turn_before, turn = line.newest_turn, asyncio.Event()
+        line.newest_turn = turn
         try:
-            async with asyncio.timeout(self._config.file_wait_s), self._starting:
+            async with asyncio.timeout(self._config.file_wait_s), line.starting:
                 decoder = await stack.enter_async_context(open_decoder(file, self._file_limits))
                 await decoder.read_info()
                 await _wait_briefly(turn_before)

@@ -1,9 +1,12 @@
 """Two modules in one file: one gateway, two paths, and for each a worker of its own."""
 
+import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import soundfile
 
 MODULE = """
 [modules.{name}]
@@ -75,3 +78,34 @@ async def test_each_module_of_a_file_is_served_by_its_own_workers(rig: Any, tmp_
                 assert (await rig.Client(socket).refusal())[::2] == ("no_free_slot", 1013)
             async with http.ws_connect(f"{gateway.url}/api/quick", headers={"kyutai-api-key": rig.KEY}) as socket:
                 await rig.Client(socket).ready()
+
+
+async def test_files_that_wait_for_one_module_hold_up_no_other(rig: Any, tmp_path: Path) -> None:
+    config = tmp_path / "two.toml"
+    head = 'static_dir = "static"\nlog_dir = "logs"\ninstance_name = "two"\nauthorized_ids = []\n'
+    config.write_text(head + MODULE.format(name="there", delay=6) + MODULE.format(name="gone", delay=6))
+    worker = rig.worker("--config", str(config), "--module", "there")
+    body = io.BytesIO()
+    soundfile.write(body, rig.noise(2), 24_000, format="WAV")
+
+    with rig.gateway_process(tmp_path, "--config", str(config), "--worker", worker.endpoint) as (_, port):
+        async with aiohttp.ClientSession(headers={"kyutai-api-key": rig.KEY}) as http, asyncio.timeout(15):
+            gateway = rig.RunningGateway(port, http)
+            await rig.eventually(lambda: rig.is_ready(gateway, 1))
+
+            async def post(name: str) -> int:
+                async with http.post(f"{gateway.url}/api/{name}", data=body.getvalue()) as answer:
+                    return answer.status
+
+            waiting = [asyncio.create_task(post("gone")) for _ in range(6)]
+            await rig.eventually(lambda: _waits(gateway, 6))
+
+            assert await post("there") == 200
+            assert not any(task.done() for task in waiting)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+
+
+async def _waits(gateway: Any, n_files: int) -> bool:
+    return bool(await gateway.metric("asr_gateway_file_queue_length") == n_files)
