@@ -177,6 +177,9 @@ class WorkerLink:
         self._on_monitor()
         self._drain()
         self._send_unsent()
+        if len(self._unsent) > MAX_UNSENT:
+            # Here and not where one was added: whoever sends is in the middle of something.
+            self._lose(f"it took none of the last {MAX_UNSENT} messages")
         if not self.is_welcome:
             # What the socket does not take, because nobody is connected yet, is tried again at once.
             if now >= self._next_hello and self._try(encode(Hello(version=PROTOCOL_VERSION, gateway=self._name))):
@@ -198,8 +201,6 @@ class WorkerLink:
         parts = encode(message)
         if self._unsent or not self._try(parts):
             self._unsent.append(parts)
-            if len(self._unsent) > MAX_UNSENT:
-                self._lose(f"it took none of the last {MAX_UNSENT} messages")
 
     def _gather(self) -> None:
         self._is_gather_due = False

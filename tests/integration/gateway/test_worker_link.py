@@ -145,3 +145,24 @@ async def test_a_link_that_cannot_be_opened_again_is_tried_until_it_can(
         assert (await router.hello(link)).gateway != first
     link.close()
     router.close()
+
+
+async def test_a_worker_that_takes_nothing_is_lost_at_the_next_pulse_and_not_amid_sending(
+    context: "zmq.Context[zmq.Socket[bytes]]", eventually: Callable[[Callable[[], bool]], Awaitable[None]]
+) -> None:
+    router, owner = Router(context), Owner()
+    link = WorkerLink(endpoint=router.endpoint, context=context, owner=owner)
+    link.open()
+    await router.hello(link)
+    router.welcome()
+    await eventually(lambda: owner.was_new == [True])
+
+    # 40 MB: more than the kernel and ZeroMQ's queues hold.
+    for _ in range(10_000):
+        link.send(Hello(version=1, gateway="x" * 4_000))
+    assert owner.losses == []
+
+    link.pulse(asyncio.get_running_loop().time())
+    assert owner.losses == ["it took none of the last 1024 messages"]
+    link.close()
+    router.close()
