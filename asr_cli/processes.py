@@ -59,12 +59,15 @@ class ProcessGroup:
     async def run(self) -> int:
         """Run until a signal ends it; return the exit status. No child is left when it returns."""
         loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
+        # Who was started by nohup is to outlive its terminal.
+        is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        stop_signals = [number for number in STOP_SIGNALS if number != signal.SIGHUP or not is_nohup]
+        for number in stop_signals:
             loop.add_signal_handler(number, self._events.put_nowait, StopRequested())
         try:
             return await self._turn()
         finally:
-            for number in STOP_SIGNALS:
+            for number in stop_signals:
                 loop.remove_signal_handler(number)
             await self._end()
 
