@@ -1,10 +1,10 @@
 """The results of one model step, from a worker's block to the listeners of its sessions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from asr_gateway.core.dialect import PackPauses
-from asr_gateway.io.stream import Listener, Stream
+from asr_gateway.io.stream import Stream
 from shared.errors import AsrError, LinkError, WorkerLostError
 from shared.messages import StepBlock, StepEvent, StepFlag
 from shared.units import SessionId
@@ -25,9 +25,12 @@ class FanOut:
         self._end = end
 
     def hand_out(self, block: StepBlock) -> None:
-        """Tell the listeners what one step brought; sessions or epochs that nobody knows are old news."""
+        """Tell the listeners what one step brought; sessions or epochs that nobody knows are old news.
+
+        Each gets its step and the words of it in one packet, and does not wait for those behind it.
+        """
         packed: dict[PackPauses, list[bytes]] = {}
-        told: list[Listener] = []
+        events = _by_session(block.events)
         has_heads = block.pauses.shape[1] > 0
         rows = zip(
             block.sessions.tolist(),
@@ -54,25 +57,36 @@ class FanOut:
                 if pack_pauses not in packed:
                     packed[pack_pauses] = pack_pauses(block.pauses)
                 listener.step(step_idx, packed[pack_pauses][row], buffered_pcm)
-                told.append(listener)
             stream.wake()
             if stream.is_starved and stream.may_read():
                 listener.has_room()
-        for event in block.events:
-            self._deliver(event, told)
-        # Only now, so that a client gets its step and the words of it in one packet.
-        for listener in told:
-            listener.told()
+            if session_id in events:
+                self._deliver(events.pop(session_id))
+            else:
+                listener.told()
+        for of_session in events.values():
+            self._deliver(of_session)
 
-    def _deliver(self, event: StepEvent, told: list[Listener]) -> None:
-        stream = self._streams.get(event.session)
-        if stream is None or stream.session.epoch != event.epoch:
+    def _deliver(self, events: list[StepEvent]) -> None:
+        """Tell one session's listener its events, and that this was all."""
+        stream = self._streams.get(events[0].session)
+        if stream is None:
             return
-        try:
-            is_for_client = stream.session.deliver(event)
-        except LinkError as error:
-            self._end(stream, WorkerLostError(str(error)))
-            return
-        if is_for_client:
-            stream.listener.event(event)
-            told.append(stream.listener)
+        for event in events:
+            if stream.session.epoch != event.epoch:
+                continue
+            try:
+                is_for_client = stream.session.deliver(event)
+            except LinkError as error:
+                self._end(stream, WorkerLostError(str(error)))
+                return
+            if is_for_client:
+                stream.listener.event(event)
+        stream.listener.told()
+
+
+def _by_session(events: Iterable[StepEvent]) -> dict[SessionId, list[StepEvent]]:
+    by_session: dict[SessionId, list[StepEvent]] = {}
+    for event in events:
+        by_session.setdefault(event.session, []).append(event)
+    return by_session

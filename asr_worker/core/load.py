@@ -1,9 +1,8 @@
 """How busy the worker is, and when it must say so next."""
 
+import math
 from collections import deque
 from typing import Final
-
-import numpy as np
 
 WINDOW_STEPS: Final = 256
 """Steps over which times are taken: 20 s at real-time pace."""
@@ -33,7 +32,9 @@ class StepTimes:
         """Return the time that ``percent`` of the steps in the window did not exceed; 0 without any."""
         if not self._window_s:
             return 0.0
-        return float(np.percentile(self._window_s, percent, method="higher"))
+        # numpy's percentile takes five times as long.
+        ordered = sorted(self._window_s)
+        return ordered[math.ceil(percent / 100 * (len(ordered) - 1))]
 
     def deadline_s(self) -> float:
         """Return within what time the worker promises its next sign of life."""

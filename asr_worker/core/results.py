@@ -6,8 +6,6 @@ the step (a flush that has finished, a reset, a marker behind a flush).
 
 from collections import defaultdict
 
-import numpy as np
-
 from asr_worker.core.batch import Batch, Stepped, build_block, nothing_stepped
 from asr_worker.core.leases import Leases
 from asr_worker.core.model import ModelFacts, StepResult
@@ -100,5 +98,5 @@ class Results:
         gateways = self._leases.rows.gateway[stepped.slots]
         return {
             gateway: build_block(self._leases.rows, stepped, gateways == gateway, events.get(gateway, []))
-            for gateway in sorted({*np.unique(gateways).tolist(), *events})
+            for gateway in sorted({*gateways.tolist(), *events})
         }
