@@ -25,11 +25,8 @@ MAX_PRODUCT_QUERIES: Final = 4
 class Memory(Protocol):
     """What attention needs to know of time: shared by all layers of one call."""
 
-    rotation: Tensor
-    """``[B or 1, T, hd / 2]`` complex64: the rotary rotation of each new position."""
-
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Take in new keys and values, all ``[B, T, H, hd]``; return what the queries see, ``[B, H, T, hd]``."""
+    def attend(self, layer: int, projected: Tensor) -> Tensor:
+        """Take in new queries, keys and values ``[B, T, 3 * d]``; return what the queries see, ``[B, T, d]``."""
         ...
 
 
@@ -45,7 +42,7 @@ def rotation_of(positions: Tensor, frequencies: Tensor) -> Tensor:
     Angles are computed in float64: in float32 they would be wrong by 0.06 rad after a day of audio.
     """
     angles = positions[..., None] * frequencies
-    return torch.complex(angles.cos().float(), angles.sin().float())
+    return torch.polar(torch.ones_like(frequencies[0]), angles).to(torch.complex64)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
@@ -54,21 +51,9 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
-def rotate_(projected: Tensor, rotation: Tensor, n_heads: int) -> tuple[Tensor, ...]:
-    """Rotate the queries and keys in ``projected`` ``[B, T, 3 * d]``, float32, in place; no gradients.
-
-    Returns:
-        Queries, keys and values, each a view ``[B, T, n_heads, hd]``.
-    """
-    n_rows, n_new = projected.shape[:2]
-    pairs = torch.view_as_complex(projected.view(n_rows, n_new, 3 * n_heads, -1, 2))
-    pairs[:, :, : 2 * n_heads].mul_(rotation[:, :, None])
-    return projected.view(n_rows, n_new, 3, n_heads, -1).unbind(2)
-
-
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a bool mask into one that is added to the scores."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
+    return torch.where(visible, torch.zeros((), dtype=dtype, device=visible.device), -torch.inf)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -98,40 +83,35 @@ class Sequence:
         at = torch.arange(n_positions, device=like.device)
         last_of_step = at - at % per_step + per_step - 1
         visible = (at[None, :] <= at[:, None]) & (at[None, :] > last_of_step[:, None] - context)
-        self.rotation = rotation_of(
-            at[None], frequencies_of(head_dim=head_dim, max_period=max_period, device=like.device)
-        )
+        frequencies = frequencies_of(head_dim=head_dim, max_period=max_period, device=like.device)
+        self._rotation = rotation_of(at, frequencies)[:, None, None]
+        self._head_dim = head_dim
         self._mask = additive(visible[None, None], like.dtype)
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(self, layer: int, projected: Tensor) -> Tensor:
         """Attend to the input's own keys and values."""
         del layer
-        return attend(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), self._mask)
+        heads = projected.view(*projected.shape[:2], 3, -1, self._head_dim)
+        queries, keys = rotate(heads[:, :, :2], self._rotation).unbind(2)
+        seen = attend(queries.transpose(1, 2), keys.transpose(1, 2), heads[:, :, 2].transpose(1, 2), self._mask)
+        return seen.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
     """Self-attention without biases; rows of ``in_proj_weight`` are the q, k and v blocks, each by head."""
 
-    def __init__(self, dim: int, n_heads: int, dtype: torch.dtype) -> None:
+    def __init__(self, dim: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self._n_heads = n_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim, dtype=dtype))
         self.out_proj_weight = nn.Parameter(torch.empty(dim, dim, dtype=dtype))
 
     def forward(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
         """Map ``[B, T, d]`` to ``[B, T, d]``."""
         projected = linear(x, self.in_proj_weight)
-        if projected.dtype == torch.float32 and not torch.is_grad_enabled():
-            queries, keys, values = rotate_(projected, memory.rotation, self._n_heads)
-            seen = memory.attend(layer, queries, keys, values)
-            return linear(seen.transpose(1, 2).flatten(2), self.out_proj_weight)
-        projected = projected.view(*x.shape[:2], 3, self._n_heads, -1)
         if projected.dtype == torch.float16:
             # Models trained in bfloat16 can overflow float16: no row may leave inf or NaN in a ring.
             projected = projected.nan_to_num(0.0, 0.0, 0.0)
-        queries, keys = rotate(projected[:, :, :2], memory.rotation[:, :, None, None]).unbind(2)
-        seen = memory.attend(layer, queries, keys, projected[:, :, 2])
-        return linear(seen.transpose(1, 2).flatten(2), self.out_proj_weight)
+        return linear(memory.attend(layer, projected), self.out_proj_weight)
 
     def pack(self) -> None:
         """Pack the weights; from here on only ``forward`` without gradients works."""

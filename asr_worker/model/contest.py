@@ -118,11 +118,11 @@ class _Trial:
     def prepare(self) -> None:
         """Fill the first layer's rings."""
         n_kept, n_heads, context, head_dim = self._ring.cache.keys.shape[1:]
-        for start in range(0, n_kept, SLOTS_AT_ONCE):
-            stop = min(n_kept, start + SLOTS_AT_ONCE)
+        # The slots' values are counted behind the slots' keys.
+        for start in range(0, 2 * n_kept, SLOTS_AT_ONCE):
+            stop = min(2 * n_kept, start + SLOTS_AT_ONCE)
             cells = torch.arange(start * n_heads * context, stop * n_heads * context, device=self.device)
-            keys, values = (self._noise(len(cells), 1, 1, head_dim) for _ in range(2))
-            self._ring.cache.write(0, cells, keys, values)
+            self._ring.cache.write(0, cells, self._noise(len(cells), head_dim))
 
     def fill_all(self) -> None:
         """Let all slots be as old as the context."""
@@ -135,16 +135,15 @@ class _Trial:
         ages = torch.randperm(n_kept, device=self.device) * n_steps // n_kept
         self._ring.position.copy_(ages * self._n_new)
 
-    def inputs(self, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self, n_rows: int) -> Tensor:
         """Return queries, keys and values of a step."""
         _, _, n_heads, _, head_dim = self._ring.cache.keys.shape
-        shape = (n_rows, self._n_new, n_heads, head_dim)
-        return self._noise(*shape), self._noise(*shape), self._noise(*shape)
+        return self._noise(n_rows, self._n_new, 3 * n_heads * head_dim)
 
-    def answer(self, kernel: RingAttention | None, rows: Rows, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def answer(self, kernel: RingAttention | None, rows: Rows, inputs: Tensor) -> Tensor:
         """Run one layer of a step; positions do not move."""
         self._ring.kernel = kernel
-        return self._ring.begin(self._n_new, rows).attend(0, *inputs)
+        return self._ring.begin(self._n_new, rows).attend(0, inputs)
 
     def clear(self) -> None:
         """Empty the rings again."""

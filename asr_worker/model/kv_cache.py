@@ -6,6 +6,7 @@
 Scales are float16: 1.6 % more than the 8 bits at a head of 128. Attention computes with ``number * scale``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,17 +68,19 @@ class KvCache:
         self.form = form or KvFormat(dtype=dtype)
         self.is_converted = self.form.dtype != dtype
         """Whether reading makes copies."""
-        # Zeros, not whatever memory holds: the mask is added to the scores and would not hide a NaN.
-        self.keys, self.values = (torch.zeros(shape, device=device, dtype=self.form.dtype) for _ in range(2))
-        self.key_scales, self.value_scales = self._new_scales(shape[:-1], device), self._new_scales(shape[:-1], device)
+        # Keys and values lie one behind the other, so that a step writes both at once. Zeros, not whatever memory
+        # holds: the mask is added to the scores and would not hide a NaN.
+        both = (shape[0], 2, *shape[1:])
+        self._numbers = torch.zeros(both, device=device, dtype=self.form.dtype)
+        self._scales = None if self.form.largest is None else torch.zeros(both[:-1], device=device, dtype=torch.float16)
+        self.keys, self.values = self._numbers.unbind(1)
+        self.key_scales = None if self._scales is None else self._scales[:, 0]
+        self.value_scales = None if self._scales is None else self._scales[:, 1]
         self._dtype = dtype
-        self._is_plain = not self.is_converted and self.key_scales is None
+        self._is_plain = not self.is_converted and self._scales is None
         # Views that every step needs: making them costs more than what is done with them.
-        self._layers = [(k, v) for k, v in zip(self.keys, self.values, strict=True)]
-        self._cells = [(k.flatten(0, 2), v.flatten(0, 2)) for k, v in self._layers]
-
-    def _new_scales(self, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
-        return None if self.form.largest is None else torch.zeros(shape, device=device, dtype=torch.float16)
+        self._halves = self._numbers.flatten(0, 1)
+        self._cells = [numbers.flatten(0, 3) for numbers in self._numbers]
 
     def layer(self, index: int) -> LayerCache:
         """Return one layer, not copied."""
@@ -88,40 +91,36 @@ class KvCache:
             value_scales=None if self.value_scales is None else self.value_scales[index],
         )
 
-    def write(self, index: int, cells: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Put ``[n, T, H, hd]`` of a layer into ``cells`` ``[n * T * H]``, counted over slots, heads and context."""
+    def write(self, index: int, cells: Tensor, numbers: Tensor) -> None:
+        """Put ``[m, hd]`` of a layer into ``cells`` ``[m]``, counted over keys and values, slots, heads and context."""
+        kept = self._cells[index]
         if self._is_plain:
-            into_keys, into_values = self._cells[index]
-            into_keys.index_copy_(0, cells, keys.flatten(0, 2))
-            into_values.index_copy_(0, cells, values.flatten(0, 2))
+            kept.index_copy_(0, cells, numbers)
             return
-        layer = self.layer(index)
-        for kept, kept_scales, new in (
-            (layer.keys, layer.key_scales, keys),
-            (layer.values, layer.value_scales, values),
-        ):
-            numbers = new.flatten(0, 2)
-            if kept_scales is not None:
-                numbers, scales = self.form.quantise(numbers)
-                kept_scales.flatten().index_copy_(0, cells, scales)
-            # As bytes, since torch copies no 8-bit floats by an index.
-            to_copy = (kept.flatten(0, 2), numbers.to(kept.dtype))
-            into, rows = (x.view(torch.uint8) if x.element_size() == 1 else x for x in to_copy)
-            into.index_copy_(0, cells, rows)
+        if self._scales is not None:
+            numbers, scales = self.form.quantise(numbers)
+            self._scales[index].flatten().index_copy_(0, cells, scales)
+        # As bytes, since torch copies no 8-bit floats by an index.
+        into, rows = (x.view(torch.uint8) if x.element_size() == 1 else x for x in (kept, numbers.to(kept.dtype)))
+        into.index_copy_(0, cells, rows)
 
     def clear(self, index: int) -> None:
         """Fill a layer with zeros."""
-        layer = self.layer(index)
-        for tensor in (layer.keys, layer.values, layer.key_scales, layer.value_scales):
-            if tensor is not None:
-                tensor.zero_()
+        self._numbers[index].zero_()
+        if self._scales is not None:
+            self._scales[index].zero_()
 
-    def read(self, index: int, slots: slice | Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
-        """Return the first cells of some slots, ``[n, H, n_cells, hd]``; by a slice and not converted, not copied."""
-        if self._is_plain:
-            keys, values = self._layers[index]
-            return keys[slots, :, :n_cells], values[slots, :, :n_cells]
-        layer = self.layer(index)
+    def read(self, slots: slice | Tensor, n_cells: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """Return what reads the first cells of some slots in a layer: keys and values ``[n, H, n_cells, hd]``.
+
+        By a slice, and not converted, they are not copied.
+        """
+        if self._is_plain and isinstance(slots, slice):
+            halves = self._halves[:, slots, :, :n_cells].unbind()
+            return lambda index: (halves[2 * index], halves[2 * index + 1])
+        return lambda index: self._copies(self.layer(index), slots, n_cells)
+
+    def _copies(self, layer: LayerCache, slots: slice | Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
         return (
             self._plain(layer.keys, layer.key_scales, slots, n_cells),
             self._plain(layer.values, layer.value_scales, slots, n_cells),

@@ -36,9 +36,7 @@ class LanguageModel(nn.Module):
         self.config = config
         self.text_emb = nn.Parameter(torch.empty(config.text_in_vocab_size, dim, dtype=dtype))
         self.audio_emb = nn.Parameter(torch.empty(config.audio_codebooks, config.audio_vocab_size, dim, dtype=dtype))
-        self.transformer = Transformer(
-            [LmLayer(dim, config.transformer.num_heads, hidden, dtype) for _ in range(config.transformer.num_layers)]
-        )
+        self.transformer = Transformer([LmLayer(dim, hidden, dtype) for _ in range(config.transformer.num_layers)])
         self.out_norm = RmsNorm(dim, dtype)
         self.text_linear = nn.Parameter(torch.empty(config.text_out_vocab_size, dim, dtype=dtype))
         heads = config.extra_heads

@@ -50,7 +50,7 @@ class MimiEncoder(nn.Module):
         self.config = config
         self.encoder = SeanetEncoder(config)
         self.transformer = Transformer(
-            [MimiLayer(config.dimension, config.num_heads, config.dim_feedforward) for _ in range(config.num_layers)]
+            [MimiLayer(config.dimension, config.dim_feedforward) for _ in range(config.num_layers)]
         )
         self.downsample = CausalConv(
             config.dimension, config.dimension, 2 * DOWNSAMPLE_STRIDE, stride=DOWNSAMPLE_STRIDE, bias=False

@@ -16,6 +16,7 @@ is faster there (``contest.py``).
 Source: model.md section 5.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from asr_worker.model.attention import additive, attend, frequencies_of, rotation_of
+from asr_worker.model.heads import Heads
 from asr_worker.model.kv_cache import KvCache, KvFormat, LayerCache
 from asr_worker.model.rows import Rows, all_rows
 
@@ -74,7 +76,10 @@ class Ring:
         self.context = context
         self._frequencies = frequencies_of(head_dim=head_dim, max_period=max_period, device=device)
         self._cells = torch.arange(context, device=device)
+        self._n_heads = n_heads
         self._first_cells = torch.arange(n_rows * n_heads, device=device).view(n_rows, 1, n_heads) * context
+        # Behind all cells of the keys lie those of the values.
+        self._halves = torch.arange(2, device=device)[:, None, None, None] * (n_rows * n_heads * context)
         self._slots = torch.arange(n_rows, device=device)
         self._everyone = all_rows(n_rows)
         self.dtype = dtype
@@ -85,17 +90,18 @@ class Ring:
         What rows outside ``active`` ``[n]`` see may be anything.
         """
         rows = rows or self._everyone
-        new = rows.take(self.position)[:, None] + torch.arange(n_new, device=self.position.device)
+        new = rows.take(self.position)[:, None] + self._cells[:n_new]
         last = new[:, -1:]
         if self.kernel is not None and rows.runs is None:
             mask, places = None, self._places(last[:, 0], n_new, rows, active)
         else:
             mask, places = self._mask(new, rows), None
+        targets = rows.take(self._first_cells) + torch.remainder(new, self.context)[:, :, None]
         return RingStep(
             ring=self,
             rows=rows,
-            targets=(rows.take(self._first_cells) + torch.remainder(new, self.context)[:, :, None]).flatten(),
-            rotation=rotation_of(new, self._frequencies),
+            targets=(targets + self._halves).flatten(),
+            heads=Heads(rotation_of(new, self._frequencies), n_heads=self._n_heads, dtype=self.dtype),
             mask=mask,
             places=places,
         )
@@ -114,8 +120,10 @@ class Ring:
         last = new[:, -1:]
         # Where the host may look, cells that no slot has filled yet are not read.
         n_filled = self.context if last.is_cuda or rows.runs is None else min(self.context, int(last.max()) + 1)
-        held = last - torch.remainder(last - self._cells[:n_filled], self.context)
-        visible = (held >= 0)[:, None] & (held[:, None] <= new[:, :, None])
+        steps_ago = torch.remainder(last - self._cells[:n_filled], self.context)
+        visible = (steps_ago <= last)[:, None]
+        if new.shape[1] > 1:
+            visible = visible & (steps_ago[:, None] >= (last - new)[:, :, None])
         return additive(visible[:, None], self.dtype)
 
     def advance(self, active: Tensor, n_new: int, rows: Rows | None = None) -> None:
@@ -137,27 +145,31 @@ class RingStep:
     """The memory of one step."""
 
     def __init__(
-        self, *, ring: Ring, rows: Rows, targets: Tensor, rotation: Tensor, mask: Tensor | None, places: Places | None
+        self, *, ring: Ring, rows: Rows, targets: Tensor, heads: Heads, mask: Tensor | None, places: Places | None
     ) -> None:
-        self.rotation = rotation
         self._cache = ring.cache
         self._kernel = ring.kernel
-        self._rows = rows
+        self._heads = heads
         self._targets = targets
-        self._mask = mask
         self._places = places
+        self._parts = () if mask is None else tuple(self._parts_of(rows, mask))
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Write new keys and values ``[n, T, H, hd]`` into their cells; return what the queries see of the rings."""
-        self._cache.write(layer, self._targets, keys, values)
+    def attend(self, layer: int, projected: Tensor) -> Tensor:
+        """Write new keys and values into their cells; return what the queries see of the rings, ``[n, T, d]``."""
+        self._heads.put(projected)
+        self._cache.write(layer, self._targets, self._heads.written)
         if self._places is not None and self._kernel is not None:
             at = self._places
-            return self._kernel(queries, self._cache.layer(layer), at.slots, at.newest, at.counts)
-        assert self._mask is not None
-        queries = queries.transpose(1, 2)
-        is_copied = self._rows.index is not None or self._cache.is_converted
-        seen = [
-            attend(queries[rows], *self._cache.read(layer, slots, self._mask.shape[-1]), self._mask[rows])
-            for rows, slots in self._rows.parts(ROWS_AT_ONCE if is_copied else self._rows.n)
-        ]
-        return seen[0] if len(seen) == 1 else torch.cat(seen)
+            seen = [self._kernel(self._heads.queries, self._cache.layer(layer), at.slots, at.newest, at.counts)]
+        else:
+            seen = [attend(queries, *read(layer), mask) for queries, read, mask in self._parts]
+        return (seen[0] if len(seen) == 1 else torch.cat(seen)).transpose(1, 2).flatten(2)
+
+    def _parts_of(
+        self, rows: Rows, mask: Tensor
+    ) -> Iterator[tuple[Tensor, Callable[[int], tuple[Tensor, Tensor]], Tensor]]:
+        """Yield rows that are computed together: their queries, what reads their rings, their mask."""
+        queries = self._heads.queries.transpose(1, 2)
+        is_copied = rows.index is not None or self._cache.is_converted
+        for chosen, slots in rows.parts(ROWS_AT_ONCE if is_copied else rows.n):
+            yield queries[chosen], self._cache.read(slots, mask.shape[-1]), mask[chosen]

@@ -43,10 +43,10 @@ class RmsNorm(nn.Module):
 class LmLayer(nn.Module):
     """One layer of the language model; ``hidden`` is the width of the gated feed-forward."""
 
-    def __init__(self, dim: int, n_heads: int, hidden: int, dtype: torch.dtype) -> None:
+    def __init__(self, dim: int, hidden: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.norm1 = RmsNorm(dim, dtype)
-        self.self_attn = Attention(dim, n_heads, dtype)
+        self.self_attn = Attention(dim, dtype)
         self.norm2 = RmsNorm(dim, dtype)
         self.linear_in = nn.Parameter(torch.empty(2 * hidden, dim, dtype=dtype))
         self.linear_out = nn.Parameter(torch.empty(dim, hidden, dtype=dtype))
@@ -66,10 +66,10 @@ class LmLayer(nn.Module):
 class MimiLayer(nn.Module):
     """One layer of Mimi's encoder transformer: each branch is multiplied by a learnt scale for each channel."""
 
-    def __init__(self, dim: int, n_heads: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
-        self.self_attn = Attention(dim, n_heads, torch.float32)
+        self.self_attn = Attention(dim, torch.float32)
         self.layer_scale_1 = nn.Parameter(torch.empty(dim))
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPSILON)
         self.linear1 = nn.Parameter(torch.empty(hidden, dim))

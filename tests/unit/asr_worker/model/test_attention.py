@@ -17,7 +17,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 def attention(dtype: torch.dtype = torch.float32) -> Attention:
     torch.manual_seed(0)
-    layer = Attention(DIM, N_HEADS, dtype).requires_grad_(requires_grad=False)
+    layer = Attention(DIM, dtype).requires_grad_(requires_grad=False)
     for parameter in layer.parameters():
         parameter.copy_(torch.randn(parameter.shape) / 2)
     return layer
