@@ -34,10 +34,6 @@ class Liveness(Generic[Peer]):
         if peer in self._last_heard_s:
             self._last_heard_s[peer] = now
 
-    def silence_s(self, peer: Peer, now: float) -> float:
-        """Return for how long ``peer`` has been silent."""
-        return now - self._last_heard_s[peer]
-
     def next_deadline(self) -> float | None:
         """Return when the first peer will be late, or None if nobody is watched."""
         return min((heard + self._timeout_s[peer] for peer, heard in self._last_heard_s.items()), default=None)

@@ -36,11 +36,6 @@ FrameIndex = NewType("FrameIndex", int)
 """Number of a frame on the link, from 0, per session; an ``Init`` does not restart it."""
 
 
-def frames_covering(n_samples: int) -> int:
-    """Return how many frames it takes to hold ``n_samples`` samples (the last may be partial)."""
-    return -(-n_samples // FRAME_SAMPLES)
-
-
 def words_delay_frames(asr_delay_in_tokens: int, conditioning_delay_s: float | None) -> int:
     """Return D, the number of frames by which the model's words trail the audio.
 

@@ -45,8 +45,6 @@ _CELT_POSITIONS: Final = (120, 240, 480, 960)
 _FRAME_COUNTS: Final = (1, 2, 2)
 _COUNT_BYTE_MASK: Final = 0x3F
 
-DEFAULT_MAX_FEED_S: Final = 60.0
-"""Audio that one message may decode to: as much as a session may ever hold back."""
 _PIECE_SAMPLES: Final = SAMPLE_RATE
 
 
@@ -136,15 +134,11 @@ class _Expect(Enum):
 class OggOpusDecoder:
     """Decodes one Ogg Opus stream as it arrives.
 
-    Args:
-        max_feed_s: seconds of audio that one ``feed`` may decode to; a few bytes of Opus can stand for hours.
-
     Raises:
         OpusUnavailableError: libopus is not installed.
     """
 
-    def __init__(self, *, max_feed_s: float = DEFAULT_MAX_FEED_S) -> None:
-        self._max_feed_samples = int(max_feed_s * SAMPLE_RATE)
+    def __init__(self) -> None:
         self._ogg = OggParser(max_packet_bytes=_MAX_PACKET_BYTES)
         self._packets = PacketDecoder()
         self._expect = _Expect.HEAD
@@ -154,28 +148,14 @@ class OggOpusDecoder:
         self._total = 0
         self._origin: int | None = None
 
-    def feed(self, data: bytes) -> NDArray[np.float32]:
-        """Return the samples ``[n]`` (24 kHz mono) that ``data`` completes; often none.
+    def feed_in_pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
+        """Yield the samples ``[n]`` (24 kHz mono) that ``data`` completes: often none, else about a second at a time.
+
+        Each piece is decoded only when it is asked for: a few bytes of Opus can stand for hours. The caller must
+        exhaust the iterator before it feeds more.
 
         Raises:
-            BadAudioError: the stream is not Ogg Opus, is damaged, or decodes to more than ``max_feed_s`` at once. The
-                decoder is of no use afterwards.
-        """
-        pieces = []
-        n_samples = 0
-        for piece in self.feed_in_pieces(data):
-            pieces.append(piece)
-            n_samples += len(piece)
-            if n_samples > self._max_feed_samples:
-                seconds = self._max_feed_samples / SAMPLE_RATE
-                message = f"Opus: one message holds more than {seconds:g} s of audio; send less at a time"
-                raise BadAudioError(message)
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-
-    def feed_in_pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
-        """Yield what ``feed`` would return in pieces of about a second, decoding each only when it is asked for.
-
-        The caller must exhaust the iterator before it feeds more.
+            BadAudioError: the stream is not Ogg Opus, or is damaged. The decoder is of no use afterwards.
         """
         waiting: list[NDArray[np.float32]] = []
         n_waiting = 0

@@ -44,11 +44,10 @@ class OpenSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefuseSession:
-    """Tell the client that there is no slot; if ``worker`` is given it was asked and must be told to forget it."""
+    """Tell the client that there is no slot."""
 
     session: SessionId
     error: AsrError
-    worker: WorkerId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,15 +195,12 @@ class Fleet:
         self._requeue(request)
         return self._serve(request.module, now)
 
-    def released(self, session: SessionId) -> WorkerId | None:
-        """A session is over; return the worker that has to be told, if one holds it or was asked to."""
+    def released(self, session: SessionId) -> None:
+        """A session is over."""
         request = self._sessions.pop(session, None)
         self._asked.pop(session, None)
-        if request is None:
-            return None
-        if request.worker is None:
+        if request is not None and request.worker is None:
             self._queues[request.module, request.kind].remove(request)
-        return request.worker
 
     def freed(self, worker: WorkerId, now: float) -> list[FleetAction]:
         """The worker says that a slot of ours is free again."""
@@ -220,10 +216,6 @@ class Fleet:
     def facts(self, worker: WorkerId) -> Welcome:
         """Return what a live worker said in its Welcome."""
         return self._workers[worker].facts
-
-    def sessions_on(self, worker: WorkerId) -> list[SessionId]:
-        """Return the sessions that a worker holds or was asked to hold."""
-        return [request.session for request in self._sessions.values() if request.worker == worker]
 
     def load_of(self, module: str) -> ModuleLoad:
         """Return how busy the live workers of a module are; those that drain or never said how busy do not count."""
@@ -287,7 +279,7 @@ class Fleet:
     def _refuse(self, request: _Request) -> RefuseSession:
         self._sessions.pop(request.session)
         self._asked.pop(request.session, None)
-        return RefuseSession(session=request.session, error=NoFreeSlotError(), worker=request.worker)
+        return RefuseSession(session=request.session, error=NoFreeSlotError())
 
     def _lose(self, worker: WorkerId) -> list[FleetAction]:
         self._workers.pop(worker)

@@ -229,12 +229,9 @@ class CoresInMemory(RuleBasedStateMachine):
                 case OpenSlot():
                     self.send(self.clients[action.session].session.opening())
                 case RefuseSession():
-                    client = self.clients.pop(action.session)
+                    client = self.clients[action.session]
                     client.is_refused = True
-                    close = client.session.close()
-                    if action.worker is not None:
-                        assert close is not None
-                        self.send(close)
+                    self.close(client)
                 case EndSession():
                     raise AssertionError(action)
 

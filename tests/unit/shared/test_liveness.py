@@ -29,7 +29,6 @@ def test_hearing_from_a_peer_renews_its_deadline() -> None:
     liveness.watch("a", 1.0, now=0.0)
     liveness.heard_from("a", now=0.8)
     assert liveness.expire(1.5) == []
-    assert liveness.silence_s("a", now=1.5) == 0.7
 
 
 def test_a_new_timeout_replaces_the_old_one() -> None:

@@ -1,15 +1,10 @@
 import pytest
 
-from shared.units import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, frames_covering, words_delay_frames
+from shared.units import FRAME_RATE, FRAME_SAMPLES, SAMPLE_RATE, words_delay_frames
 
 
 def test_one_frame_is_80_ms() -> None:
     assert FRAME_SAMPLES / SAMPLE_RATE == 1 / FRAME_RATE == 0.08
-
-
-@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (1920, 1), (1921, 2)])
-def test_a_partial_frame_counts_as_one(samples: int, frames: int) -> None:
-    assert frames_covering(samples) == frames
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_who_leaves_the_queue_is_skipped() -> None:
     request(empty, 1)
     request(empty, 2)
 
-    assert empty.released(SessionId(1)) is None
+    empty.released(SessionId(1))
     assert shown(empty.welcomed(A, facts(), 0.1)) == ["open 2 on a"]
 
 
@@ -226,18 +226,7 @@ def test_a_worker_that_does_not_answer_costs_the_session_two_seconds() -> None:
     lone.loaded(A, load(4, deadline_s=10.0), 0.0)
 
     assert shown(lone.expire(ANSWER_S - 0.1)) == []
-    (refusal,) = lone.expire(ANSWER_S)
-    assert isinstance(refusal, RefuseSession)
-    assert refusal.worker == A
-
-
-def test_releasing_names_the_worker_that_must_be_told() -> None:
-    lone = fleet(a=4)
-    request(lone, 1)
-    request(lone, 2)
-    lone.granted(SessionId(2))
-
-    assert [lone.released(SessionId(n)) for n in (1, 2, 3)] == [A, A, None]
+    assert shown(lone.expire(ANSWER_S)) == ["refuse 1: no_free_slot"]
 
 
 # --- life and death of workers ----------------------------------------------------------------------------
