@@ -193,6 +193,10 @@ class Dispatch:
                 if not link.welcome():
                     self.link_lost(link, "it began anew")
                 self._log.info(WORKER_JOINED, endpoint=link.endpoint, worker=message.worker, module=message.module)
+                if message.module not in self._prefix_frames:
+                    # No reason to part: it just gets no session. But somebody may wait for it to get one.
+                    reason = f"it serves the module {message.module!r}, this gateway {', '.join(self._prefix_frames)}"
+                    self._log.warning(WORKER_REFUSED, endpoint=link.endpoint, reason=reason)
                 self._perform(self._fleet.welcomed(link.endpoint, message, self._now()))
             case Unwelcome():
                 link.refuse()

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
 
+from structlog.testing import capture_logs
+
 
 async def _free_slots(gateway: Any, n_slots: int) -> bool:
     answer = await gateway.json("/readyz")
@@ -123,11 +125,19 @@ async def test_a_model_without_heads_sends_no_steps(rig: Any) -> None:
     assert rig.words_of(messages) == rig.expected_words(pcm, flush=True, n_heads=0, delay_frames=32)
 
 
-async def test_workers_of_another_module_are_not_used(rig: Any, shared_worker: Any) -> None:
-    async with rig.gateway(shared_worker.endpoint, wait=False, module="other") as gateway:
-        async with gateway.client() as client:
-            assert (await client.refusal())[0] == "no_free_slot"
-        assert await gateway.status("/readyz") == 503
+async def test_workers_of_another_module_are_not_used_and_the_operator_learns_why(rig: Any, shared_worker: Any) -> None:
+    async def is_told() -> bool:
+        return any(line["event"] == "worker_refused" for line in lines)
+
+    with capture_logs() as lines:
+        async with rig.gateway(shared_worker.endpoint, wait=False, module="other") as gateway:
+            await rig.eventually(is_told)
+            async with gateway.client() as client:
+                assert (await client.refusal())[0] == "no_free_slot"
+            assert await gateway.status("/readyz") == 503
+
+    (told,) = [line for line in lines if line["event"] == "worker_refused"]
+    assert told["reason"] == "it serves the module 'fake', this gateway other"
 
 
 async def test_a_hundred_sessions_come_and_go_on_four_slots_and_each_gets_its_own_words(
