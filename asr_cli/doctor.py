@@ -18,7 +18,10 @@ from shared.config import ModuleConfig
 from shared.config_file import load_config
 from shared.settings import CONFIG, add_options, chosen
 
-PACKAGES: Final = ("aiohttp", "msgpack", "numpy", "opuslib", "pyzmq", "soundfile", "soxr")
+PACKAGES: Final = (
+    *("aiohttp", "huggingface_hub", "msgpack", "numpy", "opuslib", "prometheus-client", "pyzmq", "safetensors"),
+    *("sentencepiece", "soundfile", "soxr", "structlog", "uvloop"),
+)
 BYTES_PER_NUMBER: Final = {"f32": 4, "bf16": 2, "f16": 2}
 GB: Final = 1e9
 
