@@ -3,7 +3,6 @@
 A client sends its packets when they are due, whatever the server does, and notes when answers come:
 
     lag            from when a frame's last sample was due to be sent, to its Step (the client's own delay included)
-    late           of that, how late the client itself was; sent 80 ms at once, each frame's is known
     first word     from when a word began in the audio, to the first Word
     marker         from a Marker, to its echo, while audio goes on; for servers of ours also Flush to Flushed
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from bench.step_times import quantile_s, read_buckets
+from bench.step_times import mean_s, quantile_s, read_buckets, read_total
 
 TEXT = """\
 # TYPE asr_model_step_duration histogram
@@ -14,11 +14,19 @@ asr_model_step_duration_count 41
 asr_model_step_duration_bucket{worker="b",le="0.02"} 2
 asr_model_step_duration_bucket{worker="b",le="0.08"} 2
 asr_model_step_duration_bucket{worker="b",le="+Inf"} 2
+asr_model_step_duration_sum{worker="b"} 0.25
+asr_model_step_duration_count{worker="b"} 2
 """
 
 
 def test_the_series_of_all_workers_are_summed() -> None:
     assert read_buckets(TEXT) == {0.02: 12, 0.08: 42, math.inf: 43}
+
+
+def test_the_mean_is_that_of_the_steps_between_two_readings() -> None:
+    assert read_total(TEXT) == (43, 1.75)
+    assert mean_s((3, 0.15), read_total(TEXT)) == pytest.approx(0.04)
+    assert mean_s((43, 1.75), (43, 1.75)) is None
 
 
 def test_a_quantile_counts_only_the_steps_between_two_readings() -> None:
