@@ -11,7 +11,6 @@ import argparse
 import signal
 import threading
 import time
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -23,7 +22,6 @@ from training.finetune import FineTuning, fine_tune
 from training.net import Net
 from training.progress import Schedule
 from training.published import export, module_of, read_published, take_over, words_of
-from training.recordings import recorded
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
 from training.utterance import UtteranceSource
@@ -44,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     bank = commands.add_parser("bank", help="speak the phrases")
     bank.add_argument("--bank", type=Path, required=True)
-    bank.add_argument("--phrases", type=int, default=24_000)
-    bank.add_argument("--flite-share", type=float, default=0.42)
+    bank.add_argument("--phrases", type=int, default=40_000)
+    bank.add_argument("--flite-share", type=float, default=0.5)
     bank.add_argument("--seed", type=int, default=11)
     bank.set_defaults(run=_bank)
     train = commands.add_parser("train", help="train and export")
@@ -98,8 +96,7 @@ def _bank(args: argparse.Namespace) -> None:
         if number % 1000 == 0:
             say(f"{number} of {args.phrases} phrases")
 
-    phrases = synthesise(args.seed, args.phrases, flite_share=args.flite_share)
-    write_bank(args.bank, chain(phrases, recorded()), report)
+    write_bank(args.bank, synthesise(args.seed, args.phrases, flite_share=args.flite_share), report)
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 

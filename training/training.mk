@@ -2,15 +2,14 @@
 # Debian's synthesisers and word list, and matplotlib for the picture.
 
 MINUTES ?= 60
-PHRASES ?= 24000
+PHRASES ?= 40000
 DEMO_OUT ?= build/demo
 RECORDINGS ?= 24
 BASELINE ?=
 EVAL_OUT ?= build/demo-eval
 TRAIN_FLAGS ?=
 
-SPEECH_PACKAGES := libespeak-ng1 flite wamerican klettres-data ktuberling-data fillets-ng-data-cs \
-	asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav
+SPEECH_PACKAGES := libespeak-ng1 flite wamerican
 EXAM_PACKAGES := festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts festlex-cmu festlex-poslex \
 	asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav
 # jemalloc with huge pages makes a step of the encoder a quarter faster; training works without. It must give memory

@@ -19,10 +19,8 @@ _NOISE_CLIPS: Final = 60
 """Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
 _OTHER_VOICES: Final = 0.5
-_FOREIGN_ODDS: Final = 0.3
-"""Odds of a phrase without a known word, beside 1.3 for one of known words only."""
-_BABBLERS: Final = 4000
-"""Phrases to look for babble in, evenly from the whole bank: real voices stand behind the synthetic ones."""
+_FOREIGN_ODDS: Final = 0.25
+"""Odds of a phrase without a known word, beside 1.25 for one of known words only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +79,7 @@ class UtteranceSource:
         # A model that knows fewer words than the bank would meet too few of them.
         self._odds = np.cumsum(_FOREIGN_ODDS + shares)
         self._how = how or Augmentation()
-        some = range(0, len(bank), max(1, len(bank) // _BABBLERS))
-        foreign = [i for i in some if np.all(bank[i][1][:, 0] == FOREIGN)]
+        foreign = [i for i in range(min(len(bank), 4000)) if np.all(bank[i][1][:, 0] == FOREIGN)]
         clips = pool(self._rng, n_noises, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
         self._noises: Sequence[Pcm] = [clip for _, clip in clips]
 
