@@ -4,8 +4,11 @@ At most a few connections are served at once, each within seconds; more are clos
 callables that only read.
 """
 
+import contextlib
 import http.server
+import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -60,13 +63,16 @@ class _Server(http.server.ThreadingHTTPServer):
     # Port 0 aside, two workers must not share a port unnoticed.
     allow_reuse_port = False
 
-    def __init__(self, address: tuple[str, int], status: Status) -> None:
+    def __init__(self, address: tuple[str, int], status: Status, timeout_s: float) -> None:
         self.status = status
+        self._timeout_s = timeout_s
+        self._open_since_s: dict[socket.socket, float] = {}
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):
+            self._open_since_s[request] = time.monotonic()
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -75,22 +81,32 @@ class _Server(http.server.ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open_since_s.pop(request, None)
             self._places.release()
+
+    def service_actions(self) -> None:
+        """End the connections whose time is over; called twice a second."""
+        deadline_s = time.monotonic() - self._timeout_s
+        for request, since_s in tuple(self._open_since_s.items()):
+            if since_s < deadline_s:
+                # Its thread may be through with it just now.
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of peers that hang up."""
 
 
 class StatusServer:
-    """Serves ``status`` on ``host``:``port`` while the context is open.
+    """Serves ``status`` on ``host``:``port`` while the context is open; a connection lasts ``timeout_s`` at most.
 
     Raises:
         ConfigError: the address cannot be listened on.
     """
 
-    def __init__(self, status: Status, *, host: str, port: int) -> None:
+    def __init__(self, status: Status, *, host: str, port: int, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         try:
-            self._server = _Server((host, port), status)
+            self._server = _Server((host, port), status, timeout_s)
         except OSError as error:
             message = f"--metrics-port {port}: cannot listen on {host}:{port}: {error.strerror}"
             raise ConfigError(message) from error

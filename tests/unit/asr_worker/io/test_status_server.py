@@ -57,6 +57,27 @@ def test_more_connections_than_places_are_closed_unanswered(server: StatusServer
             connection.close()
 
 
+def test_who_sends_a_byte_now_and_then_keeps_no_place(worker: Worker) -> None:
+    status = Status(metrics=bytes, is_ready=lambda: worker.is_ready)
+    with (
+        StatusServer(status, host="127.0.0.1", port=0, timeout_s=0.2) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as slow,
+    ):
+        slow.settimeout(0.05)
+        assert any(was_ended(slow) for _ in range(200))
+
+
+def was_ended(connection: socket.socket) -> bool:
+    """Send one more byte and return whether the other end has had enough."""
+    try:
+        connection.sendall(b"x")
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
 def test_a_taken_port_is_named(server: StatusServer) -> None:
     status = Status(metrics=bytes, is_ready=bool)
     with pytest.raises(ConfigError, match=f"--metrics-port {server.port}: cannot listen on 127.0.0.1"):
