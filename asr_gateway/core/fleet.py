@@ -24,7 +24,8 @@ DEAD_AFTER_DEADLINES: Final = 2.5
 FIRST_LOAD_S: Final = 5.0
 """A welcomed worker's first Load has to come within this time."""
 ANSWER_S: Final = 2.0
-"""A worker has this long at most to answer an Open: it may be in the middle of a slow step."""
+"""A worker has this long to answer an Open: it may be in the middle of a slow step. For a file, which can wait, at
+least this long: as long as the worker may be silent."""
 LIVE_ANSWER_S: Final = 0.4
 """For a live session no longer than this and two of the worker's slow steps: its client will not wait."""
 MAX_LAG_S: Final = 0.5
@@ -250,8 +251,10 @@ class Fleet:
 
     def _patience_s(self, worker: WorkerId, kind: SessionKind) -> float:
         load = self._workers[worker].load
-        if kind is SessionKind.FILE or load is None:
+        if load is None:
             return ANSWER_S
+        if kind is SessionKind.FILE:
+            return max(ANSWER_S, load.deadline_s)
         return min(ANSWER_S, LIVE_ANSWER_S + 2 * load.step_p99_ms / 1e3)
 
     def _choose(self, module: str, kind: SessionKind) -> WorkerId | None:

@@ -229,6 +229,16 @@ def test_a_worker_that_does_not_answer_costs_the_session_two_seconds() -> None:
     assert shown(lone.expire(ANSWER_S)) == ["refuse 1: no_free_slot"]
 
 
+def test_a_file_waits_for_a_slow_worker_as_long_as_that_may_be_silent() -> None:
+    lone = fleet(a=4)
+    lone.loaded(A, load(4, deadline_s=10.0), 0.0)
+    request(lone, 1, kind=FILE)
+    request(lone, 2)
+
+    assert shown(lone.expire(9.9)) == ["refuse 2: no_free_slot"]
+    assert shown(lone.expire(10.0)) == ["refuse 1: no_free_slot"]
+
+
 # --- life and death of workers ----------------------------------------------------------------------------
 
 
