@@ -25,14 +25,16 @@ class RmsNorm(nn.Module):
     def __init__(self, dim: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.empty(1, 1, dim, dtype=dtype))
+        self.register_buffer("_epsilon", torch.tensor(RMS_EPSILON), persistent=False)
+        self._epsilon: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
         if x.dtype == torch.float32 and not torch.is_grad_enabled():
-            # What torch's own composes of seven operations.
-            scale: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            scale = scale.square_().mul_(1 / x.shape[-1]).add_(RMS_EPSILON).rsqrt_()
-            return x * self.alpha * scale
+            # Five operations; torch's own is composed of seven.
+            norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            scale = torch.addcmul(self._epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+            return (x * scale).mul_(self.alpha)
         if x.dtype == torch.float32:
             return functional.rms_norm(x, self.alpha.shape[2:], self.alpha[0, 0], RMS_EPSILON)
         wide = x.float()
