@@ -108,7 +108,7 @@ class ProcessGroup:
 
     async def _start(self, name: str) -> None:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "asr_cli.child", str(os.getpid()), *self._commands[name]),
+            *(sys.executable, "-P", "-m", "asr_cli.child", str(os.getpid()), *self._commands[name]),
             stdin=asyncio.subprocess.DEVNULL,
             # A group of its own: Ctrl-C on the terminal reaches this process only, which stops the others in order.
             start_new_session=True,

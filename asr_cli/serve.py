@@ -170,10 +170,10 @@ def free_ports(count: int) -> list[int]:
 
 def commands(plan: ServePlan) -> dict[str, list[str]]:
     """Return the command line of each child, by name."""
-    lines = {
-        worker.name: [sys.executable, "-m", "asr_worker", *worker_arguments(plan, worker)] for worker in plan.workers
-    }
-    lines["gateway"] = [sys.executable, "-m", "asr_gateway", *gateway_arguments(plan)]
+    # -P: files in the working directory are none of their modules.
+    python = [sys.executable, "-P", "-m"]
+    lines = {worker.name: [*python, "asr_worker", *worker_arguments(plan, worker)] for worker in plan.workers}
+    lines["gateway"] = [*python, "asr_gateway", *gateway_arguments(plan)]
     return lines
 
 

@@ -46,7 +46,7 @@ def probe_torch() -> TorchFacts:
     """Start Python, import torch there, and return what it finds."""
     try:
         answer = subprocess.run(  # noqa: S603 - our own Python runs our own text
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
         return TorchFacts(version=None, trouble=f"no answer within {PROBE_TIMEOUT_S:g} s")

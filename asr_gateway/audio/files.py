@@ -182,6 +182,7 @@ async def _start(file: IO[bytes], limits: FileLimits) -> Process:
     )
     return await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # files in the working directory are none of its modules
         "-m",
         file_child.__name__,
         file_child.limits_argument(child_limits),
