@@ -106,11 +106,7 @@ class Dispatch:
             RestartingError: the gateway drains.
             NoFreeSlotError: it has as many sessions as it may have.
         """
-        if self._is_draining:
-            message = "this gateway is shutting down"
-            raise RestartingError(message)
-        if len(self._streams) >= self._max_sessions:
-            raise NoFreeSlotError
+        self._check_may_open(kind)
         is_file = kind is SessionKind.FILE
         session = Session(
             session_id=SessionId(secrets.randbits(63)),
@@ -122,6 +118,16 @@ class Dispatch:
         self._streams[session.id] = stream
         self._perform(self._fleet.request(session.id, module, kind, self._now()))
         return stream
+
+    def _check_may_open(self, kind: SessionKind) -> None:
+        error: AsrError | None = None
+        if self._is_draining:
+            error = RestartingError("this gateway is shutting down")
+        elif len(self._streams) >= self._max_sessions:
+            error = NoFreeSlotError()
+        if error is not None:
+            self._metrics.session_refused(kind.name.lower(), code=error.code)
+            raise error
 
     async def open_file(self, module: str) -> FileStream:
         """Wait for a slot for a whole file, first come, first served.

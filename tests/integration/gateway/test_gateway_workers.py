@@ -113,6 +113,15 @@ async def test_without_a_worker_nothing_is_ready_and_clients_are_refused(rig: An
             assert await client.refusal() == ("no_free_slot", "no free channels", 1013)
 
 
+async def test_a_session_that_is_one_too_many_for_the_gateway_is_refused_and_counted(
+    rig: Any, shared_worker: Any
+) -> None:
+    async with rig.gateway(shared_worker.endpoint, max_sessions=1) as gateway, gateway.ready_client():
+        async with gateway.client() as client:
+            assert (await client.refusal())[0] == "no_free_slot"
+        assert await gateway.metric('asr_gateway_sessions_refused_total{kind="live",code="no_free_slot"}') == 1
+
+
 async def test_a_model_without_heads_sends_no_steps(rig: Any) -> None:
     worker = rig.worker("--fake-heads", "0", "--fake-delay", "32")
     pcm = rig.noise(12)
