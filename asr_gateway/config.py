@@ -153,5 +153,7 @@ def _check(settings: GatewaySettings) -> None:
     problems = [*access_problems(settings.keys, settings.gateway), *gateway_problems(settings.gateway)]
     if not settings.sources:
         problems.append("no worker: give --worker tcp://HOST:PORT, --discover dns://NAME:PORT, or set ASR_WORKER")
+    if settings.gateway.spool_dir and not Path(settings.gateway.spool_dir).is_dir():
+        problems.append(f'spool_dir "{settings.gateway.spool_dir}": there is no such folder')
     if problems:
         raise ConfigError(*problems)

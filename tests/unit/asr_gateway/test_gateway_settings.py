@@ -117,3 +117,11 @@ def test_a_hashed_key_is_a_hash_and_a_wrong_one_is_not_shown() -> None:
     (variable,) = problems(*WORKER, ASR_KEY="good,sha256:secret")
     allowed = 'must be a list, each item a text that starts with no space, or "sha256:" and 64 hexadecimal digits'
     assert (flag, variable) == (f"--key: {allowed}", f"ASR_KEY: {allowed}")
+
+
+def test_files_need_a_folder_to_wait_in(tmp_path: Path) -> None:
+    there, nowhere = str(tmp_path), str(tmp_path / "nowhere")
+
+    assert read("--spool-dir", there, "--key", "k", *WORKER).gateway.spool_dir == there
+    (problem,) = problems("--spool-dir", nowhere, "--key", "k", *WORKER)
+    assert problem == f'spool_dir "{nowhere}": there is no such folder'
