@@ -23,6 +23,12 @@ MAX_SLOTS: Final = 4_096
 MAX_CODEBOOKS: Final = 64
 MAX_HEADS: Final = 64
 
+MAX_PENDING_MARKERS: Final = 64
+"""Of one session: the gateway refuses its client's next one, and the worker a gateway that does not."""
+
+MAX_PENDING_CONTROLS: Final = 64
+"""Flushes, resets and Inits of one session that may be under way at once; likewise."""
+
 SessionId = NewType("SessionId", int)
 """One client stream, for its whole life, on whatever worker: a random integer below 2**63."""
 

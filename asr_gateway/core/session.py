@@ -30,11 +30,7 @@ from asr_gateway.core.outbound import Outbound
 from shared.credit import Credit
 from shared.errors import BadMessageError, LinkError
 from shared.messages import Close, EventKind, Flush, Marker, Open, Reset, SessionKind, StepEvent
-from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
-
-MAX_PENDING_MARKERS: Final = 64
-MAX_PENDING_CONTROLS: Final = 64
-"""Flushes, resets and Inits that may be under way at once."""
+from shared.units import FRAME_SAMPLES, MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, Epoch, FrameIndex, SessionId
 
 _NO_EPOCH: Final = Epoch(0)
 

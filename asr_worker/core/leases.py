@@ -10,10 +10,10 @@ from asr_worker.core.model import ModelFacts
 from asr_worker.core.pcm import PcmRings
 from asr_worker.core.rows import Rows
 from asr_worker.core.slots import Lease, SlotAllocator
-from asr_worker.core.stream import MAX_PENDING_MARKERS, Item, Stream
+from asr_worker.core.stream import Item, Stream
 from shared.errors import LinkError
 from shared.messages import Marker, Open, SessionKind
-from shared.units import Epoch, FrameIndex, SessionId, SlotIndex
+from shared.units import MAX_PENDING_MARKERS, Epoch, FrameIndex, SessionId, SlotIndex
 
 
 class Leases:

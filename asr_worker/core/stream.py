@@ -20,13 +20,12 @@ from asr_worker.core.rows import FAR, Rows
 from asr_worker.core.words import WordAssembler
 from shared.errors import LinkError
 from shared.messages import Flush, Marker, Reset, SessionKind
-from shared.units import SlotIndex
+from shared.units import MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, SlotIndex
 
 EXTRA_SILENCE_FRAMES: Final = 12
 """How long a flush waits for the end of an open word beyond the delay: about a second."""
 
-MAX_PENDING_MARKERS: Final = 64
-MAX_WAITING_ITEMS: Final = 128
+MAX_WAITING_ITEMS: Final = MAX_PENDING_MARKERS + MAX_PENDING_CONTROLS
 """Markers, flushes and resets of one lease that have not taken effect."""
 
 Item: TypeAlias = Marker | Flush | Reset
