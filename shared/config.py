@@ -168,7 +168,9 @@ class GatewayConfig:
     decode_timeout_s: Seconds = said("for decoding a file", default=60.0)
     body_timeout_s: Seconds = said("for uploading a file", default=60.0)
     header_timeout_s: Seconds = said("for a request's headers", default=10.0)
-    file_queue_length: Annotated[int, Range(0, 1 << 20)] = said("files that may wait for a slot", default=64)
+    file_queue_length: Annotated[int, Range(0, 1 << 20)] = said(
+        "files that may be on their way to a slot; 0: none are taken", default=64
+    )
     file_wait_s: Patience = said("how long a file waits for a slot", default=100.0)
     drain_s: Patience = said("how long sessions may go on after SIGTERM", default=10.0)
     spool_dir: Annotated[str, Expanded()] = said(
