@@ -24,7 +24,7 @@ class Past(Protocol):
     """Where a convolution finds the columns before its input."""
 
     def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
-        """Return ``x`` ``[B, T, C]``, activated if ``conv`` wants that, with ``conv.n_carried`` columns before it.
+        """Put the past before ``x`` ``[B, T, C]``, activated if ``conv`` wants that; return ``conv.windows`` of both.
 
         What is returned may be overwritten by the next call.
         """
@@ -44,7 +44,7 @@ class Silence:
 
     def extend(self, conv: "CausalConv", x: Tensor) -> Tensor:
         """Pad with zeros on the left."""
-        return functional.pad(functional.elu(x) if conv.is_activated else x, (0, 0, conv.n_carried, 0))
+        return conv.windows(functional.pad(functional.elu(x) if conv.is_activated else x, (0, 0, conv.n_carried, 0)))
 
     def activate(self, x: Tensor) -> Tensor:
         """Leave ``x`` as it is."""
@@ -59,11 +59,12 @@ class Silence:
 class _Window:
     """What a convolution reads in one step, and where: ``[carried columns ; new columns]``, all views."""
 
-    joined: Tensor
+    windows: Tensor
+    """As ``conv.windows`` returns them."""
     past: Tensor
     new: Tensor
     last: Tensor
-    """The columns that the next step will need, in ``joined``; ``kept`` is where they are until then."""
+    """The columns that the next step will need; ``kept`` is where they are until then."""
     kept: Tensor
 
 
@@ -116,7 +117,8 @@ class Carry:
         joined = memory.view(n_rows, -1, n_channels)
         span = slice(conv.carry_offset, conv.carry_offset + conv.n_carried * n_channels)
         kept = self.state(n_rows, in_place=in_place)[:, span].view(n_rows, conv.n_carried, n_channels)
-        return _Window(joined, joined[:, : conv.n_carried], joined[:, conv.n_carried :], joined[:, n_columns:], kept)
+        past, new, last = joined[:, : conv.n_carried], joined[:, conv.n_carried :], joined[:, n_columns:]
+        return _Window(conv.windows(joined), past, new, last, kept)
 
 
 class CarryStep:
@@ -141,7 +143,7 @@ class CarryStep:
         else:
             window.new.copy_(x)
         window.kept.copy_(window.last)
-        return window.joined
+        return window.windows
 
     def activate(self, x: Tensor) -> Tensor:
         """Overwrite ``x``."""

@@ -64,12 +64,16 @@ class CausalConv(nn.Module):
             x = past.activate(x)
         if self._is_packed_conv:
             return conv(x, self.weight, self.bias, stride=self._stride).view(len(x), -1, self.published_shape[0])
-        if self._kernel > 1:
-            x = x.unfold(1, self._kernel, self._stride).transpose(2, 3).flatten(2)
         n_rows, n_windows, n_inputs = x.shape
         if n_windows < MANY_WINDOWS or self.weight.is_mkldnn:
             x = x.reshape(n_rows * n_windows, n_inputs)
         return linear(x, self.weight, self.bias).view(n_rows, n_windows, -1)
+
+    def windows(self, joined: Tensor) -> Tensor:
+        """View ``[B, n_carried + T, in]`` as windows ``[B, T / stride, kernel * in]``, or leave it to ``conv``."""
+        if self._is_packed_conv:
+            return joined
+        return joined.unfold(1, self._kernel, self._stride).transpose(2, 3).flatten(2)
 
     def add_to(self, x: Tensor, inner: Tensor) -> Tensor:
         """Return ``x`` ``[B, T, out]``, perhaps overwritten, plus a kernel of 1 on ``inner``; no gradients."""
