@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr_worker.model.products import linear, pack_weights
+from asr_worker.model.products import linear, pack_weights, read_ahead
 
 MIN_PRODUCT_NUMBERS: Final = 1 << 19
 MAX_PRODUCT_QUERIES: Final = 4
 """For few queries and many keys two plain products are a fifth faster on CPU than torch's fused attention."""
+
+MAX_READ_NUMBERS: Final = 1 << 12
+"""Rings of shorter heads are read ahead (``products.py``); longer heads come fast enough while they are used."""
 
 
 class Memory(Protocol):
@@ -59,6 +62,9 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Attend from ``[B, H, T, hd]`` to ``[B, H, S, hd]`` under an additive ``mask`` ``[B or 1, 1, T, S]``."""
     is_small = keys.numel() < MIN_PRODUCT_NUMBERS or queries.shape[2] > MAX_PRODUCT_QUERIES
+    if keys.shape[2] * keys.shape[3] < MAX_READ_NUMBERS:
+        read_ahead(keys)
+        read_ahead(values)
     if is_small or keys.device.type != "cpu" or keys.dtype != torch.float32:
         return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     scores = torch.matmul(queries * queries.shape[-1] ** -0.5, keys.transpose(-1, -2)).add_(mask)

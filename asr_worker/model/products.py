@@ -35,7 +35,7 @@ MIN_PACKED_NUMBERS: Final = 1 << 18
 """Smaller weights stay as they are: each call of the packed product costs 15 us, twelve more than the default."""
 
 MIN_READ_NUMBERS: Final = 1 << 13
-"""Smaller weights are not read before they are multiplied: they come as fast, or stay in a cache."""
+"""What is smaller is not read before it is multiplied: it comes as fast, or stays in a cache."""
 
 MIN_SAVED_NUMBERS: Final = 1 << 16
 MIN_CONV_WINDOWS: Final = 64
@@ -82,11 +82,18 @@ def packed(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACK_ROWS)  # type: ignore[no-any-return]  # noqa: SLF001
 
 
+def read_ahead(numbers: Tensor) -> None:
+    """Bring what is multiplied next, and is small, into the core's second cache."""
+    is_small = MIN_READ_NUMBERS <= numbers.numel() < MIN_PACKED_NUMBERS
+    if is_small and numbers.device.type == "cpu" and not torch.is_grad_enabled():
+        numbers.sum()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map ``[..., in]`` to ``[..., out]`` with a weight ``[out, in]``, packed or not."""
     if weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]  # noqa: SLF001
-    _read_ahead(weight)
+    read_ahead(weight)
     return functional.linear(x, weight, bias)
 
 
@@ -94,16 +101,10 @@ def add_linear_(x: Tensor, inner: Tensor, weight: Tensor, bias: Tensor | None) -
     """Return ``x`` ``[N, out]``, perhaps overwritten, plus ``linear`` of ``inner`` ``[N, in]``; no gradients."""
     if weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise.binary(inner, x, weight, bias, "add")  # type: ignore[no-any-return]  # noqa: SLF001
-    _read_ahead(weight)
+    read_ahead(weight)
     if bias is not None:
         x.add_(bias)
     return x.addmm_(inner, weight.t())
-
-
-def _read_ahead(weight: Tensor) -> None:
-    is_small = MIN_READ_NUMBERS <= weight.numel() < MIN_PACKED_NUMBERS
-    if is_small and weight.device.type == "cpu" and not torch.is_grad_enabled():
-        weight.sum()
 
 
 def conv_pays(*, n_rows: int, n_windows: int, kernel: int, n_in: int) -> bool:
