@@ -42,7 +42,7 @@ def transcribe(net: Net, pcm: np.ndarray) -> list[list[HeardWord]]:
 
 def words_of(tokens: np.ndarray, delay: int) -> list[HeardWord]:
     """Apply the server's rule for words to the tokens of one session."""
-    assembler = WordAssembler(lambda pieces: " ".join(_spelled(piece) for piece in pieces))
+    assembler = WordAssembler(lambda pieces: _spelled(pieces[0]), most_pieces=1)
     words: list[HeardWord] = []
     for step, token in enumerate(tokens, start=1):
         if step < delay:

@@ -1,6 +1,7 @@
 """Sessions in slots: everything that begins and ends with a lease, begun and ended in one place."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from asr_worker.core.pcm import PcmRings
 from asr_worker.core.rows import Rows
 from asr_worker.core.slots import Lease, SlotAllocator
 from asr_worker.core.stream import Item, Stream
+from asr_worker.core.words import MAX_PIECES, WordAssembler
 from shared.errors import LinkError
 from shared.messages import Marker, Open, SessionKind
 from shared.units import MAX_PENDING_MARKERS, Epoch, FrameIndex, SessionId, SlotIndex
@@ -27,7 +29,7 @@ class Leases:
         self.unsettled: dict[SlotIndex, None] = {}
         """Slots that an item reached since they were last settled, in order."""
         self._delay = facts.delay_frames
-        self._detokenize = detokenize
+        self._new_words = partial(WordAssembler, detokenize, most_pieces=1 if facts.whole_words else MAX_PIECES)
         self._leases: dict[SlotIndex, Lease] = {}
         self._streams: dict[SlotIndex, Stream] = {}
 
@@ -102,7 +104,7 @@ class Leases:
             first_frame=first_frame,
             prefix_frames=prefix_frames,
             delay=self._delay,
-            detokenize=self._detokenize,
+            new_words=self._new_words,
         )
 
     def check(self) -> None:

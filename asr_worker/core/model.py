@@ -35,8 +35,8 @@ class ModelFacts:
     """C, the LM's attention window; also how many frames a replay needs at most."""
     codec_context_frames: int
     """Frames of audio that the codec's state depends on most (Mimi's attention window)."""
-    pause_horizons_s: tuple[float, ...]
-    """What each head predicts a pause of, in seconds; empty if unknown."""
+    whole_words: bool
+    """Whether every piece of the tokenizer begins a word, so that none consists of two."""
     fingerprint: str
     """Hex digest over configuration and files: sessions move only between equal ones."""
     device: str

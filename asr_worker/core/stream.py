@@ -68,16 +68,16 @@ class Stream:
         first_frame: int,
         prefix_frames: int,
         delay: int,
-        detokenize: Callable[[list[int]], str],
+        new_words: Callable[[float], WordAssembler],
     ) -> None:
         self.slot = slot
         self.kind = kind
         self.prefix_frames = prefix_frames
-        self.words = WordAssembler(detokenize)
+        self.words = new_words(0.0)
         self.clock = ClientClock(delay)
         self._rows = rows
         self._delay = delay
-        self._detokenize = detokenize
+        self._new_words = new_words
         self._items: deque[Item] = deque()
         self._flush: Flush | None = None
         self._extra_frames = 0
@@ -136,7 +136,7 @@ class Stream:
                 return []
             case Reset():
                 position = int(self._rows.lease_steps[self.slot])
-                self.words = WordAssembler(self._detokenize, self.clock.time_s(position))
+                self.words = self._new_words(self.clock.time_s(position))
                 self._rows.model_steps[self.slot] = 0
                 self._rows.has_pieces[self.slot] = False
                 self._rows.is_fresh[self.slot] = True

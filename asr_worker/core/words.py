@@ -6,6 +6,8 @@ piece of the current word. A word appears with the first 0 or 3 after its pieces
     tokens   3  0  41  17  3   3  0   3
     events                 Word       EndWord         Word.start = time of the last 0 before it
 
+Where every piece is a word of its own, nothing can follow one: the word appears with its piece, a frame earlier.
+
 Source: moshi-server's rules (``model.md`` section 7). Steps before the model's delay has passed are not fed.
 """
 
@@ -42,10 +44,19 @@ WordEvent: TypeAlias = WordSaid | WordEnded
 
 
 class WordAssembler:
-    """The word state of one lease. ``start_s`` is the time from which the first word counts."""
+    """The word state of one lease.
 
-    def __init__(self, detokenize: Callable[[list[int]], str], start_s: float = 0.0) -> None:
+    Args:
+        detokenize: pieces to text.
+        start_s: the time from which the first word counts.
+        most_pieces: a word of so many is complete.
+    """
+
+    def __init__(
+        self, detokenize: Callable[[list[int]], str], start_s: float = 0.0, *, most_pieces: int = MAX_PIECES
+    ) -> None:
         self._detokenize = detokenize
+        self._most_pieces = most_pieces
         self._pieces: list[int] = []
         self._is_said = False
         self._last_end_s = start_s
@@ -66,7 +77,7 @@ class WordAssembler:
         is_piece = token not in (END_OF_WORD, PADDING)
         if is_piece:
             self._pieces.append(token)
-        if self._pieces and (not is_piece or len(self._pieces) == MAX_PIECES):
+        if self._pieces and (not is_piece or len(self._pieces) == self._most_pieces):
             text = self._detokenize(self._pieces)[:MAX_WORD_CHARS]
             events.append(WordSaid(text, self._last_end_s))
             self._pieces = []

@@ -183,7 +183,7 @@ def _facts_of(settings: FakeSettings) -> ModelFacts:
         delay_frames=settings.delay_frames,
         context_frames=settings.context_frames,
         codec_context_frames=1,
-        pause_horizons_s=PAUSE_HORIZONS_S[: settings.n_heads],
+        whole_words=False,
         fingerprint=hashlib.sha256(repr(("fake", 1, said)).encode()).hexdigest(),
         device="fake",
         dtype="int64",

@@ -29,9 +29,6 @@ from asr_worker.model.tokens import Tokenizer
 from shared.config import ModuleConfig
 from shared.errors import CheckpointError, ConfigError
 
-PAUSE_HORIZONS_S: Final = (0.5, 1.0, 2.0, 3.0)
-"""What the published models' heads predict a pause of."""
-
 PADDED_TOKENS: Final = 128
 """Vocabularies are padded to a multiple of at most this."""
 
@@ -104,7 +101,7 @@ def load_model(
     model = TorchAsrModel(
         step=_place(module, lm_header, mimi_header, place=place, dtype=dtype, seed=seed, kv_cache=kv_cache),
         tokenizer=tokenizer,
-        facts=_facts(module, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
+        facts=_facts(module, tokenizer, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
         n_text_tokens=module.model.text_out_vocab_size,
         codebook_size=module.mimi.codebook_size,
         is_prepared=is_prepared or place.type == "cuda",
@@ -231,16 +228,17 @@ def _lm_needs(module: ModuleConfig, lm: LanguageModel) -> list[Need]:
     return [*lm_needs(lm), *([condition] if condition else [])]
 
 
-def _facts(module: ModuleConfig, digest: str, device: torch.device, dtype: torch.dtype) -> ModelFacts:
-    n_heads = module.model.extra_heads.num_heads if module.model.extra_heads else 0
+def _facts(
+    module: ModuleConfig, tokenizer: Tokenizer, digest: str, device: torch.device, dtype: torch.dtype
+) -> ModelFacts:
     return ModelFacts(
         n_slots=module.batch_size,
-        n_heads=n_heads,
+        n_heads=module.model.extra_heads.num_heads if module.model.extra_heads else 0,
         n_codebooks=module.model.audio_codebooks,
         delay_frames=module.delay_frames,
         context_frames=module.model.transformer.context,
         codec_context_frames=-(-module.mimi.context // LATENTS_PER_FRAME),
-        pause_horizons_s=PAUSE_HORIZONS_S if n_heads == len(PAUSE_HORIZONS_S) else (),
+        whole_words=tokenizer.whole_words,
         fingerprint=digest,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),

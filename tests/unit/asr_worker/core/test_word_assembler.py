@@ -55,6 +55,13 @@ def test_a_model_that_never_ends_a_word_is_cut_short() -> None:
     assert said([7] * (MAX_PIECES - 1)) == []
 
 
+def test_where_each_piece_is_a_word_it_is_said_at_once() -> None:
+    words = WordAssembler(spell, most_pieces=1)
+    events = [words.feed(token, float(place)) for place, token in enumerate((0, 41, 3, 0, 42, 0), 1)]
+    assert events == [[], [WordSaid("41", 1.0)], [], [WordEnded(4.0)], [WordSaid("42", 4.0)], [WordEnded(6.0)]]
+    assert not words.is_open
+
+
 def test_a_text_too_long_for_the_link_is_cut() -> None:
     words = WordAssembler(lambda _: "x" * (MAX_WORD_CHARS + 1))
     words.feed(9, 0.0)
