@@ -18,7 +18,7 @@ RATE_HZ: Final = 24_000
 _NOISE_CLIPS: Final = 60
 """Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
-_OTHER_VOICES: Final = 0.5
+_OTHER_VOICES: Final = 0.7
 _FOREIGN_ODDS: Final = 0.25
 """Odds of a phrase without a known word, beside 1.25 for one of known words only."""
 
