@@ -23,12 +23,12 @@ from training.speech import Span  # noqa: E402
 from training.testset import Recording, Studio, Voices  # noqa: E402
 from training.words import PROTOTYPE_WORDS  # noqa: E402
 
-STATED_RATE = 0.08
+STATED_RATE = 0.05
 """Of espeak-ng's trained voices, clean, as the model card says."""
-STATED_FLITE_RATE = 0.13
-"""Of flite's trained speakers: the worst of the three on the card."""
-STATED_FALSE_SHARE = 0.26
-"""Words heard for each foreign one: the worst set behind the card's 17 for 100."""
+STATED_FLITE_RATE = 0.03
+"""Of flite's trained speakers: more than the worst of the three on the card."""
+STATED_FALSE_SHARE = 0.20
+"""Words heard for each foreign one: the worst synthetic set behind the card's 11 for 100."""
 
 MOST_IN_BABBLE = 5
 """False words in a minute of people talking at once: the worst of the minutes on the card."""
