@@ -1,7 +1,7 @@
 """Words that people recorded: the telephone prompts of Debian's asterisk-core-sounds packages, for the exam alone.
 
-Two women, one of them in English and Spanish, 8 kHz. Only files of a single word are used, whose name says which word it is. They are
-under CC BY-SA 3.0; nothing of them is trained on or shipped.
+Two women, one of them in English and Spanish, 8 kHz. Only files of a single word are used, whose name says which word
+it is. They are under CC BY-SA 3.0; nothing of them is trained on or shipped.
 """
 
 import random
