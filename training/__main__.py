@@ -9,13 +9,16 @@ finetune  adapt a checkpoint of any size to (audio, words with times)
 
 import argparse
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
 import torch
 
+from shared.errors import AsrError
 from training.bank import Bank, synthesise, write_bank
+from training.espeak import SynthesisError
 from training.evaluate import Examination, examine
 from training.feed import fed
 from training.finetune import FineTuning, fine_tune
@@ -32,7 +35,10 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Run one command."""
     args = _parser().parse_args()
-    args.run(args)
+    try:
+        args.run(args)
+    except (AsrError, SynthesisError) as error:
+        sys.exit(f"training: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--start-from",
         type=Path,
-        help="TOML of a published checkpoint, or a run's joint.pt; layers and words may be fewer",
+        help="TOML of a published checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
     )
     train.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -125,8 +125,21 @@ def n_words_of(tokenizer: Path) -> int:
 
 @torch.no_grad()
 def take_over(module: nn.Module, old: Mapping[str, Tensor]) -> None:
-    """Fill a module from the tensors of one that may have fewer layers: further layers change nothing at first."""
-    for name, tensor in module.state_dict().items():
+    """Fill a module from the tensors of one that may have fewer layers: further layers change nothing at first.
+
+    Raises:
+        CheckpointError: tensors that the module has no place for; names each.
+    """
+    places = module.state_dict()
+    problems = []
+    for name, tensor in sorted(old.items()):
+        if name not in places:
+            problems.append(f"{name}: the network has no such tensor")
+        elif tensor.shape != places[name].shape:
+            problems.append(f"{name}: has shape {list(tensor.shape)}, {list(places[name].shape)} is wanted")
+    if problems:
+        raise CheckpointError(*problems)
+    for name, tensor in places.items():
         if name in old:
             tensor.copy_(old[name])
         elif name.endswith(_LAST_OF_BRANCH):

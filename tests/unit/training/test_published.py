@@ -11,7 +11,7 @@ from asr_worker.model.loading import ModelFiles, load_model
 from shared.config import ModuleConfig
 from shared.errors import CheckpointError
 from training.net import Net
-from training.published import LM_FILE, export, module_of, read_published
+from training.published import LM_FILE, export, module_of, read_published, take_over
 from training.words import VOCABULARY
 
 
@@ -75,3 +75,16 @@ def test_a_deeper_network_starts_by_hearing_what_the_shallower_one_heard(
         heard.append(net(pcm, text, discrete=True))
     torch.testing.assert_close(heard[1].latents, heard[0].latents)
     torch.testing.assert_close(heard[1].text, heard[0].text)
+
+
+def test_what_a_network_has_no_place_for_is_refused_by_name(micro: ModuleConfig) -> None:
+    net = Net(micro, seed=1)
+    old = net.state_dict()
+    old["lm.transformer.layers.9.norm1.alpha"] = torch.ones(1, 1, 32)
+    old["bridge.bias"] = torch.zeros(3)
+    with pytest.raises(CheckpointError) as caught:
+        take_over(net, old)
+    assert caught.value.problems == (
+        f"bridge.bias: has shape [3], [{micro.model.transformer.d_model}] is wanted",
+        "lm.transformer.layers.9.norm1.alpha: the network has no such tensor",
+    )
