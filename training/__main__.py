@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--start-from",
         type=Path,
-        help="TOML of a published checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
+        help="TOML of a checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
     )
     train.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
