@@ -31,7 +31,7 @@ from shared.errors import ConfigError
 from shared.toml_table import Findings, TomlTable
 
 MODULE_TYPE: Final = "BatchedAsr"
-_FOREIGN_TYPES: Final = frozenset({"Asr", "PyBatchedAsr", "Tts", "Mimi", "Lm", "Py", "PyPost"})
+_FOREIGN_TYPES: Final = ("Asr", "PyBatchedAsr", "Tts", "Mimi", "Lm", "Py", "PyPost")
 _CONDITIONERS: Final[Mapping[str, type[ContinuousConditioner | LutConditioner]]] = {
     "ContinuousAttribute": ContinuousConditioner,
     "Lut": LutConditioner,
@@ -63,13 +63,14 @@ def load_config(path: Path, environ: Mapping[str, str]) -> LoadedConfig:
 
 def _parse(path: Path) -> dict[str, object]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        # The -sig skips the mark that some editors put before a file.
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         message = f"{path}: cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
         message = f"{path}: is no TOML: not UTF-8 at byte {error.start}"
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: an integer may have too many digits for Python, and tables be too deep.
         message = f"{path}: is no TOML: {error}"
     raise ConfigError(message)
 

@@ -102,6 +102,22 @@ def test_a_type_that_nobody_knows_is_refused(sample_config: Any) -> None:
     ]
 
 
+def test_a_type_that_is_no_text_is_refused(sample_config: Any) -> None:
+    assert sample_config.problems(sample_config.changed('"BatchedAsr"', '["BatchedAsr"]')) == [
+        '[modules.asr] type = ["BatchedAsr"]: must be "BatchedAsr"'
+    ]
+
+
+@pytest.mark.parametrize("text", ["top = " + 5000 * "9", "top = " + 5000 * "["], ids=["long number", "deep list"])
+def test_what_the_toml_reader_gives_up_on_is_refused(sample_config: Any, text: str) -> None:
+    (problem,) = sample_config.problems(text)
+    assert problem.startswith("is no TOML: ")
+
+
+def test_the_mark_that_some_editors_put_before_a_file_is_skipped(sample_config: Any) -> None:
+    assert sample_config.load("\ufeff" + sample_config.base).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
