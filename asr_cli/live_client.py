@@ -47,9 +47,13 @@ def session_url(url: str, scheme: str) -> str:
     Raises:
         UsageError: no host in it, or a scheme that is none of http, https, ws, wss.
     """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
-        message = f"{url!r} is no address of a service: expected something like http://127.0.0.1:8080"
+    message = f"{url!r} is no address of a service: expected something like http://127.0.0.1:8080"
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+    except ValueError as error:  # brackets that do not match, a port that is no number
+        raise UsageError(message) from error
+    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname or port == 0:
         raise UsageError(message)
     secure = "s" if parts.scheme in {"https", "wss"} else ""
     path = parts.path if parts.path.strip("/") else DEFAULT_PATH
@@ -173,6 +177,6 @@ async def connection() -> AsyncIterator[aiohttp.ClientSession]:
     except aiohttp.ClientConnectorError as error:
         message = f"nobody answers at {error.host}:{error.port} ({error.strerror}); is the service running? see --url"
         raise UsageError(message) from error
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, UnicodeError) as error:
         message = f"no service can be reached there: {error}"
         raise UsageError(message) from error

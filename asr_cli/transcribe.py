@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from asr_cli.live_client import Service, transcribe_by_post, transcribe_live
 from asr_cli.transcript import timed_words
 from asr_cli.transcript_output import RENDERERS, SUFFIXES, LiveWords, StatusLine, View
 from asr_cli.usage import UsageError
+from shared.allowed import Kind, Shape
 from shared.settings import TEXT, Option, add_options, chosen
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -22,7 +24,12 @@ DEFAULT_KEY: Final = "public_token"
 """The key of the demo model's configuration, and of the published ones."""
 
 URL: Final = Option(name="url", kind=TEXT, help=f"address of the service ({DEFAULT_URL})")
-KEY: Final = Option(name="key", kind=TEXT, help=f"one of its authorized_ids ({DEFAULT_KEY})")
+KEY: Final = Option(
+    name="key",
+    kind=Kind(base=str, limits=Shape(r"[^\x00-\x1f\x7f]+", "a text in one line, as it is sent in a header")),
+    help=f"one of its authorized_ids ({DEFAULT_KEY})",
+    is_secret=True,
+)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     audio_files = [AudioFile(path) for path in args.files]
     if args.output_dir is not None:
         check_names(args.files)
-        args.output_dir.mkdir(parents=True, exist_ok=True)
+        with writing(args.output_dir):
+            args.output_dir.mkdir(parents=True, exist_ok=True)
     values = chosen(args, (URL, KEY), os.environ)
     service = Service(url=values.get(URL.name, DEFAULT_URL), key=values.get(KEY.name, DEFAULT_KEY))
     for audio in audio_files:
@@ -104,7 +112,23 @@ def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace
     if args.output_dir is None:
         sys.stdout.write(text)
     else:
-        (args.output_dir / audio.path.with_suffix(SUFFIXES[args.format]).name).write_text(text, encoding="utf-8")
+        result = args.output_dir / audio.path.with_suffix(SUFFIXES[args.format]).name
+        with writing(result):
+            result.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says about ``path`` into words for the user.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{path}: cannot be written: {error.strerror}"
+        raise UsageError(message) from error
 
 
 async def receive_messages(

@@ -42,9 +42,12 @@ class LiveWords:
 
 
 class StatusLine:
-    """One line on a terminal that says how far it is, and the last words; nothing where there is no terminal."""
+    """One line on a terminal that says how far it is, and the last words; nothing where there is no terminal.
 
-    def __init__(self, stream: TextIO, *, name: str, duration_s: float) -> None:
+    ``duration_s`` is the length of the audio, None if nobody knows it yet.
+    """
+
+    def __init__(self, stream: TextIO, *, name: str, duration_s: float | None) -> None:
         self._stream = stream
         self._name = name
         self._duration_s = duration_s
@@ -63,12 +66,16 @@ class StatusLine:
                 self._processed_s = max(self._processed_s, message["stop_time"])
             case _:
                 return
-        share = min(1.0, self._processed_s / max(self._duration_s, 1e-3))
-        self._draw(f"{self._name} {share:4.0%} {' '.join(self._words)}")
+        if self._duration_s is None:
+            how_far = f"{self._processed_s:.0f} s"
+        else:
+            how_far = f"{min(1.0, self._processed_s / max(self._duration_s, 1e-3)):4.0%}"
+        self._draw(f"{self._name} {how_far} {' '.join(self._words)}")
 
     def end(self, elapsed_s: float) -> None:
         """Leave a line that says how long it took."""
-        self._draw(f"{self._name}: {self._duration_s:.1f} s of audio in {elapsed_s:.1f} s")
+        audio = "all of the" if self._duration_s is None else f"{self._duration_s:.1f} s of"
+        self._draw(f"{self._name}: {audio} audio in {elapsed_s:.1f} s")
         if self._stream.isatty():
             self._stream.write("\n")
 
@@ -79,29 +86,30 @@ class StatusLine:
             self._stream.flush()
 
 
-def render_text(_name: Path, _duration_s: float, words: Sequence[TimedWord]) -> str:
+def render_text(_name: Path, _duration_s: float | None, words: Sequence[TimedWord]) -> str:
     """Return the words as one line."""
     return plain_text(words) + "\n"
 
 
-def render_json(name: Path, duration_s: float, words: Sequence[TimedWord]) -> str:
-    """Return one JSON object on one line."""
+def render_json(name: Path, duration_s: float | None, words: Sequence[TimedWord]) -> str:
+    """Return one JSON object on one line; the duration is null if nobody knows it."""
     timed = [{"text": word.text, "start": word.start_s, "end": word.end_s} for word in words]
-    document = {"file": str(name), "duration": round(duration_s, 3), "text": plain_text(words), "words": timed}
+    duration = None if duration_s is None else round(duration_s, 3)
+    document = {"file": str(name), "duration": duration, "text": plain_text(words), "words": timed}
     return json.dumps(document, ensure_ascii=False) + "\n"
 
 
-def render_srt(_name: Path, _duration_s: float, words: Sequence[TimedWord]) -> str:
+def render_srt(_name: Path, _duration_s: float | None, words: Sequence[TimedWord]) -> str:
     """Return a SubRip file."""
     return to_srt(make_cues(words))
 
 
-def render_vtt(_name: Path, _duration_s: float, words: Sequence[TimedWord]) -> str:
+def render_vtt(_name: Path, _duration_s: float | None, words: Sequence[TimedWord]) -> str:
     """Return a WebVTT file."""
     return to_vtt(make_cues(words))
 
 
-RENDERERS: Final[Mapping[str, Callable[[Path, float, Sequence[TimedWord]], str]]] = {
+RENDERERS: Final[Mapping[str, Callable[[Path, float | None, Sequence[TimedWord]], str]]] = {
     "text": render_text,
     "json": render_json,
     "srt": render_srt,

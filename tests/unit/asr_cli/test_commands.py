@@ -72,6 +72,29 @@ def test_a_service_that_is_not_there_is_said_without_a_traceback(
     assert "nobody answers at 127.0.0.1:1" in capsys.readouterr().err
 
 
+def test_a_name_that_can_be_none_is_said_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(2400, np.float32), 24_000)
+    assert main(["transcribe", str(path), "--url", "http://two..dots"]) == 1
+    assert "no service can be reached there" in capsys.readouterr().err
+
+
+def test_a_key_of_two_lines_is_refused_and_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(2400, np.float32), 24_000)
+    assert main(["transcribe", str(path), "--key", "secret\n"]) == 1
+    assert capsys.readouterr().err == "asr: --key: must be a text in one line, as it is sent in a header\n"
+
+
+def test_a_folder_for_results_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(2400, np.float32), 24_000)
+    assert main(["transcribe", "--output-dir", str(path), str(path)]) == 1
+    assert capsys.readouterr().err == f"asr: {path}: cannot be written: File exists\n"
+
+
 def test_no_result_overwrites_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / "a.wav", tmp_path / "a.flac"]
     for path in paths:
@@ -109,7 +132,9 @@ def test_an_address_gets_the_scheme_and_the_usual_path(url: str, expected: str) 
     assert session_url(url, "ws") == expected
 
 
-@pytest.mark.parametrize("url", ["ftp://host", "http://", ""])
+@pytest.mark.parametrize(
+    "url", ["ftp://host", "http://", "", "http://[::1", "http://host:99999", "http://host:0", "http://host:port"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="no address of a service"):
         session_url(url, "ws")
@@ -133,6 +158,37 @@ def test_a_file_is_resampled_and_mixed_to_mono(tmp_path: Path) -> None:
     assert audio.duration_s == pytest.approx(2.0)
     assert len(pcm) == 48_000
     assert np.abs(pcm - expected)[240:-240].max() < 1e-3
+
+
+def through_a_pipe(path: Path) -> None:
+    """Take the length out of a FLAC's header, as an encoder does that cannot go back to write it there."""
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+
+
+def test_a_flac_that_does_not_say_its_length_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros(36_000), 24_000)
+    through_a_pipe(path)
+
+    audio = AudioFile(path)
+
+    assert audio.duration_s is None
+    assert sum(map(len, audio.pieces())) == 36_000
+    assert audio.duration_s == 1.5
+
+
+def test_a_damaged_file_is_named_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(1).uniform(-1, 1, 72_000), 24_000)
+    path.write_bytes(path.read_bytes()[:110_000])
+
+    audio = AudioFile(path)
+
+    with pytest.raises(UsageError, match=r"a\.flac: the audio is damaged after \d\.\d s: "):
+        list(audio.pieces())
 
 
 def test_a_file_that_is_no_audio_is_refused(tmp_path: Path) -> None:
@@ -166,6 +222,14 @@ def test_a_terminal_shows_how_far_it_is() -> None:
     assert stream.getvalue() == ("\ra.wav   0% one\x1b[K\ra.wav  52% one\x1b[K\ra.wav: 2.0 s of audio in 0.5 s\x1b[K\n")
 
 
+def test_of_audio_of_unknown_length_a_terminal_shows_the_seconds() -> None:
+    stream = Terminal()
+    view = StatusLine(stream, name="a.flac", duration_s=None)
+    view.show({"type": "Step", "step_idx": 25, "prs": [], "buffered_pcm": 0})
+    view.end(0.5)
+    assert stream.getvalue() == "\ra.flac 2 s \x1b[K\ra.flac: all of the audio in 0.5 s\x1b[K\n"
+
+
 def test_no_progress_is_written_to_a_file() -> None:
     stream = io.StringIO()
     view = StatusLine(stream, name="a.wav", duration_s=2.0)
@@ -182,4 +246,5 @@ def test_json_holds_the_words_and_their_times() -> None:
         "text": "ja ö",
         "words": [{"text": "ja", "start": 0.5, "end": 0.8}, {"text": "ö", "start": 1.0, "end": None}],
     }
+    assert json.loads(render_json(Path("a.wav"), None, words))["duration"] is None
     assert render_text(Path("a.wav"), 2.0, words) == "ja ö\n"
