@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import assert_never
+from typing import Final, assert_never
 
 from asr_cli.readiness import url, wait_until_ready
 from asr_cli.supervision import (
@@ -26,6 +26,8 @@ from asr_cli.supervision import (
     TimePassed,
 )
 
+NOT_STARTED: Final = 71
+"""Stands for the exit status of a child that the system could not start (EX_OSERR)."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -97,8 +99,8 @@ class ProcessGroup:
             case StartChild(name=name):
                 await self._start(name)
             case SignalChild(name=name, signal=number):
-                # It may have ended a moment ago; then its exit is already in the queue.
-                with suppress(ProcessLookupError):
+                # It may have ended a moment ago, or never begun; then its exit is already in the queue.
+                with suppress(ProcessLookupError, KeyError):
                     self._children[name].send_signal(number)
             case AnnounceRestart(name=name, status=status, delay_s=delay_s):
                 say(f"{name} {how_it_ended(status)}; starting it again in {delay_s:g} s")
@@ -107,12 +109,18 @@ class ProcessGroup:
                 assert_never(action)
 
     async def _start(self, name: str) -> None:
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "asr_cli.child", str(os.getpid()), *self._commands[name]),
-            stdin=asyncio.subprocess.DEVNULL,
-            # A group of its own: Ctrl-C on the terminal reaches this process only, which stops the others in order.
-            start_new_session=True,
-        )
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "asr_cli.child", str(os.getpid()), *self._commands[name]),
+                stdin=asyncio.subprocess.DEVNULL,
+                # A group of its own: Ctrl-C on the terminal reaches this process only, which stops the others in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # Out of memory, say: no reason to take the children that run with us.
+            say(f"{name} cannot be started: {error.strerror}")
+            self._events.put_nowait(ChildExited(name=name, status=NOT_STARTED))
+            return
         self._children[name] = child
         task = asyncio.create_task(self._watch(name, child))
         self._tasks.add(task)
@@ -147,4 +155,7 @@ def how_it_ended(status: int) -> str:
     """Put the exit status of a child into words; a negative one is the signal that ended it."""
     if status >= 0:
         return f"ended with status {status}"
-    return f"was ended by {signal.Signals(-status).name}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:  # the real-time signals have no names
+        return f"was ended by signal {-status}"
