@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asr_gateway.core.modules import ServedModule
+from asr_gateway.core.scrape import scrape_target
 from asr_gateway.io.discovery import Source, discovery_source, worker_source
 from shared.allowed import Kind, Shape, kinds_of
 from shared.config import GatewayConfig, ModuleConfig, ServiceConfig
@@ -25,14 +26,13 @@ DEFAULT_MODULE: Final = "fake"
 
 _WORDS: Final = Shape(r"\S+", "a text without blanks")
 _TEXTS: Final = Kind(base=str, many=True, limits=_WORDS)
-_URLS: Final = Kind(base=str, many=True, limits=Shape(r"(\S+=)?https?://\S+", "an http URL, or NAME=URL"))
 _OPTIONS: Final = (
     CONFIG,
     Option(name="worker", kind=_TEXTS, help="endpoint of a worker: tcp://HOST:PORT or ipc://PATH; may be repeated"),
     Option(
         name="discover", kind=_TEXTS, help="where workers are named: dns://NAME:PORT or file://PATH; may be repeated"
     ),
-    Option(name="scrape", kind=_URLS, help="metrics of a worker, which /metrics then includes; may be repeated"),
+    Option(name="scrape", kind=_TEXTS, help="metrics of a worker, which /metrics then includes; may be repeated"),
     Option(
         name="key",
         kind=kinds_of(ServiceConfig)["authorized_ids"],
@@ -143,6 +143,11 @@ def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
                 sources.append(read(text))
             except ConfigError as error:
                 problems.extend(error.problems)
+    for text in values.get("scrape", ()):
+        try:
+            scrape_target(text)
+        except ConfigError as error:
+            problems.extend(error.problems)
     if problems:
         raise ConfigError(*problems)
     return tuple(sources)

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
 from asr_gateway.core.modules import ServedModule
+from asr_gateway.core.scrape import scrape_target
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.http import build_info
 from asr_gateway.metrics import GatewayMetrics
@@ -35,7 +35,7 @@ class StatusRoutes:
         self._dispatch = dispatch
         self._modules = modules
         self._metrics = metrics
-        self._scrape = scrape
+        self._targets = [scrape_target(source) for source in scrape]
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -83,19 +83,10 @@ class StatusRoutes:
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
         own = self._metrics.render()
-        if self._scrape:
-            sources = [_named(source) for source in self._scrape]
-            texts = await asyncio.gather(*[scraped(url) for _, url in sources])
-            own = merge(own, {name: text for (name, _), text in zip(sources, texts, strict=True) if text})
+        if self._targets:
+            texts = await asyncio.gather(*[scraped(url) for _, url in self._targets])
+            own = merge(own, {name: text for (name, _), text in zip(self._targets, texts, strict=True) if text})
         return web.Response(body=own, headers={"Content-Type": CONTENT_TYPE})
-
-
-def _named(source: str) -> tuple[str, str]:
-    """Return the label and the URL of ``NAME=URL``; without a name, host and port are one."""
-    name, separator, url = source.partition("=http")
-    if separator:
-        return name, "http" + url
-    return urlsplit(source).netloc, source
 
 
 async def scraped(url: str) -> bytes:
@@ -108,6 +99,6 @@ async def scraped(url: str) -> bytes:
             await response.content.readexactly(MAX_SCRAPE_BYTES)
     except asyncio.IncompleteReadError as all_there_is:
         return all_there_is.partial
-    except (aiohttp.ClientError, TimeoutError):
+    except (aiohttp.ClientError, TimeoutError, UnicodeError):  # the last: a host that can be none, such as a..b
         pass
     return b""

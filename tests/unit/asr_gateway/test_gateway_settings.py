@@ -103,6 +103,16 @@ def test_every_wrong_source_is_named(sample_config: Any) -> None:
     assert problems("--config", str(sample_config.path))[0].startswith("no worker: give --worker")
 
 
+def test_a_scrape_that_names_no_url_is_refused() -> None:
+    wrong = ("ftp://w/metrics", "w=ftp://w/metrics", "http://[::1", "http://w:99999/metrics", "w=http:///metrics")
+
+    found = problems(*WORKER, "--key", "k", *(f"--scrape={source}" for source in wrong))
+
+    assert found == tuple(f"scrape {source!r}: must be an http URL, or NAME=URL" for source in wrong)
+    right = ("ipc:///tmp/0=http://127.0.0.1:1/metrics", "https://w/metrics")
+    assert read(*WORKER, "--key", "k", *(f"--scrape={source}" for source in right)).scrape == right
+
+
 def test_flags_may_not_contradict_each_other_any_more_than_the_file() -> None:
     assert problems("--ping-after-s", "30", "--key", "k", *WORKER) == (
         "[gateway] ping_after_s = 30: must be below silent_client_s = 20, or no client has time to answer a ping",

@@ -37,3 +37,7 @@ async def test_the_metrics_of_a_worker_are_read_to_their_end_however_they_are_cu
 @pytest.mark.parametrize("pieces", [(), (HEAD + TEXT[:-4],), (b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",)])
 async def test_half_a_text_is_none(pieces: tuple[bytes, ...]) -> None:
     assert await scrape(*pieces) == b""
+
+
+async def test_a_host_that_can_be_none_has_no_metrics() -> None:
+    assert await scraped("http://two..dots/metrics") == b""
