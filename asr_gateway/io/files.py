@@ -92,8 +92,11 @@ class FileTranscriber:
             words = await _unless_gone(request, self._transcribe(request, module, key))
         except AsrError as error:
             return self._refused(error)
+        answer = web.json_response(words)
         self._metrics.post_answered(200)
-        return web.json_response(words)
+        self._metrics.words_sent(sum(message["type"] == "Word" for message in words))
+        self._metrics.bytes_sent(answer.content_length or 0)
+        return answer
 
     def _refused(self, error: AsrError) -> web.Response:
         self._metrics.post_answered(error.http_status)

@@ -65,3 +65,16 @@ async def test_more_files_than_slots_all_get_their_own_words(service: Any, files
     answers = await asyncio.gather(*[service.post(data) for data in bodies])
     assert [messages for _, messages, _ in answers] == [await files.expected_messages(data) for data in bodies]
     await service.until_used(0)
+
+
+async def test_the_words_of_files_and_the_bytes_of_answers_are_counted(service: Any, files: Any) -> None:
+    async def count(name: str) -> float:
+        lines = (await service.get("/metrics"))[1].splitlines()
+        return next((float(line.split()[1]) for line in lines if line.startswith(f"asr_gateway_{name}_total ")), 0.0)
+
+    words, sent = await count("words"), await count("sent_bytes")
+
+    _, messages, headers = await service.post(files.audio(2, "WAV"))
+
+    assert await count("words") - words == sum(message["type"] == "Word" for message in messages) > 0
+    assert await count("sent_bytes") - sent == int(headers["Content-Length"])
