@@ -136,6 +136,7 @@ class Gateway:
         )
         app.router.add_routes(status.routes())
         app.router.add_get("/{path:.*}", StaticFiles(self._settings.static_dir).handle)
+        app.on_response_prepare.append(_name_no_library)
         return app
 
     def _live(self, route: WebSocketRoute) -> _Handler:
@@ -143,7 +144,8 @@ class Gateway:
             if is_websocket(request):
                 return await route.handle(request)
             message = "this path takes a WebSocket for live audio, or a POST with an audio file"
-            return web.json_response({"error": message, "code": "upgrade_required"}, status=426)
+            headers = {"Connection": "Upgrade", "Upgrade": "websocket"}  # RFC 9110, section 15.5.22
+            return web.json_response({"error": message, "code": "upgrade_required"}, status=426, headers=headers)
 
         return handle
 
@@ -152,6 +154,11 @@ class Gateway:
             return await self._files.handle(request, module)
 
         return handle
+
+
+async def _name_no_library(_: web.Request, response: web.StreamResponse) -> None:
+    """Take out what aiohttp says of itself: which version of what runs here is nobody's business."""
+    response.headers.popall("Server", None)
 
 
 def _guard(arrived: Callable[[web.Request], None]) -> Any:

@@ -357,8 +357,15 @@ async def test_sessions_are_counted(rig: Any, gateway: Any) -> None:
     assert await gateway.metric("asr_connection_num_steps_sum") == 5
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/", "/nothing", "/api/asr-streaming"])
+async def test_no_answer_names_what_runs_here(gateway: Any, path: str) -> None:
+    async with gateway.http.get(gateway.url + path) as response:
+        assert "Server" not in response.headers
+
+
 async def test_the_path_answers_a_plain_get_with_what_it_wants(rig: Any, gateway: Any) -> None:
-    assert await gateway.status(rig.PATH) == 426
+    async with gateway.http.get(gateway.url + rig.PATH) as response:
+        assert (response.status, response.headers["Upgrade"]) == (426, "websocket")
     assert await gateway.status("/healthz") == 200
     assert await gateway.status("/api/build_info") == 200
     assert await gateway.status("/") == 200
