@@ -12,19 +12,23 @@ import signal
 import sys
 import threading
 import time
+from itertools import chain
 from pathlib import Path
 
 import torch
 
 from shared.errors import AsrError
+from training import words
 from training.bank import Bank, synthesise, write_bank
 from training.espeak import SynthesisError
 from training.evaluate import Examination, examine
 from training.feed import fed
 from training.finetune import FineTuning, fine_tune
 from training.net import Net
+from training.people import People
 from training.progress import Schedule
 from training.published import export, module_of, read_published, take_over, words_of
+from training.recordings import recorded
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
 from training.utterance import UtteranceSource
@@ -50,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     bank.add_argument("--bank", type=Path, required=True)
     bank.add_argument("--phrases", type=int, default=40_000)
     bank.add_argument("--flite-share", type=float, default=0.5)
+    bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
+    bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
     bank.add_argument("--seed", type=int, default=11)
     bank.set_defaults(run=_bank)
     train = commands.add_parser("train", help="train and export")
@@ -73,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, required=True)
     evaluate.add_argument("--recordings", type=int, default=24, help="of ten seconds in each set")
     evaluate.add_argument("--seed", type=int, default=4242)
+    evaluate.add_argument("--people", type=Path, help="folder of recorded words: two more sets")
     evaluate.add_argument("--only", default="", help="groups whose name contains this")
     evaluate.set_defaults(run=_eval)
     samples = commands.add_parser("samples", help="make the sample utterances")
@@ -102,7 +109,11 @@ def _bank(args: argparse.Namespace) -> None:
         if number % 1000 == 0:
             say(f"{number} of {args.phrases} phrases")
 
-    write_bank(args.bank, synthesise(args.seed, args.phrases, flite_share=args.flite_share), report)
+    people = People(args.people, words.VOCABULARY, held_out=False) if args.people else None
+    phrases = synthesise(
+        args.seed, args.phrases, flite_share=args.flite_share, people=people, people_share=args.people_share
+    )
+    write_bank(args.bank, chain(phrases, recorded()) if people else phrases, report)
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 
@@ -142,7 +153,15 @@ def _train(args: argparse.Namespace) -> None:
 
 def _eval(args: argparse.Namespace) -> None:
     checkpoints = [(name, Path(toml)) for name, _, toml in (item.partition("=") for item in args.checkpoints)]
-    examine(Examination(checkpoints=checkpoints, n=args.recordings, seed=args.seed, out=args.out, only=args.only), say)
+    plan = Examination(
+        checkpoints=checkpoints,
+        n=args.recordings,
+        seed=args.seed,
+        out=args.out,
+        only=args.only,
+        people=args.people,
+    )
+    examine(plan, say)
 
 
 def _finetune(args: argparse.Namespace) -> None:

@@ -1,12 +1,13 @@
 """The bank: thousands of spoken phrases on disk, from which training assembles its utterances.
 
-    phrases ──► a synthesiser and a random voice ──► mostly played a little faster or slower ──► 24 kHz int16
+    phrases ──► a synthesiser and a random voice, or people ──► mostly played a little faster or slower ──► 24 kHz int16
 
 A bank is a folder: ``pcm.raw`` (all samples, int16, memory-mapped) and ``index.npz`` (where each phrase lies, its
 words and sounds). Words are text ids (`training.words.VOCABULARY` from 4 up); foreign words have id `FOREIGN`.
 
 What is never trained on: Festival as a whole, the speakers kal and ked in any synthesiser, the espeak-ng variants,
-accent and languages below, and one foreign word in five. ``held_out=True`` draws from those instead.
+accent and languages below, one foreign word in five and one recorded speaker in five. ``held_out=True`` draws from
+those instead.
 """
 
 import random
@@ -22,6 +23,7 @@ from training import words
 from training.espeak import Espeak, EspeakVoice, SynthesisError
 from training.flite import Flite, FliteVoice
 from training.listing import listed
+from training.people import People
 from training.speech import Speech
 
 RATE_HZ: Final = 24_000
@@ -47,6 +49,8 @@ VARIANTS: Final = listed(
 _IDS: Final = {word: FIRST_WORD_ID + index for index, word in enumerate(words.VOCABULARY)}
 # Share of phrases of vocabulary words only, mixed, foreign only; the rest is another language altogether.
 _KINDS: Final = (0.52, 0.22, 0.19, 0.07)
+_MOST_FAILURES: Final = 20
+"""Phrases that may fail for one that does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,21 +131,35 @@ def flite_voice(rng: random.Random) -> FliteVoice:
     )
 
 
-def synthesise(seed: int, n_phrases: int, *, flite_share: float, held_out: bool = False) -> Iterator[Speech]:
-    """Speak random phrases; a phrase whose times a synthesiser lost is replaced by another."""
+def synthesise(
+    seed: int,
+    n_phrases: int,
+    *,
+    flite_share: float,
+    people: People | None = None,
+    people_share: float = 0.0,
+    held_out: bool = False,
+) -> Iterator[Speech]:
+    """Speak random phrases; a phrase whose times a synthesiser lost, or a recording is unfit for, is replaced."""
     rng = random.Random(seed)
     espeak, flite = Espeak(), Flite(() if held_out else SPEAKERS)
     source = PhraseSource(espeak.phonemes, held_out=held_out)
-    done = 0
+    done = failures = 0
     while done < n_phrases:
+        recorded = people if people and rng.random() < people_share else None
         phrase = source.draw(rng)
         with_flite = not phrase.language and rng.random() < flite_share and not held_out
         try:
-            if with_flite:
+            if recorded:
+                speech = recorded.draw(rng)
+            elif with_flite:
                 speech = flite.speak(phrase.words, flite_voice(rng))
             else:
                 speech = espeak.speak(phrase.words, espeak_voice(rng, phrase, held_out=held_out))
         except SynthesisError:
+            failures += 1
+            if failures > _MOST_FAILURES * (done + _MOST_FAILURES):
+                raise
             continue
         done += 1
         if not held_out and rng.random() < 0.7:  # noqa: PLR2004

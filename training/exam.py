@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from training import prompts, words
 from training.augment import Augmentation
+from training.people import People
 from training.testset import RATE_HZ, Recording, Studio, TestSet, Voices
 
 CLEAN: Final = Augmentation(
@@ -27,12 +29,21 @@ NOISES: Final = ("white", "coloured", "wind", "hum", "clicks", "music", "babble"
 _NOISE_S: Final = 90.0
 
 
-def exam(seed: int, n: int, n_words: int) -> Iterator[TestSet]:
-    """Yield all sets, ``n`` recordings each, of the first ``n_words`` words; the held-out synthesiser comes first."""
+def exam(seed: int, n: int, n_words: int, people: Path | None = None) -> Iterator[TestSet]:
+    """Yield all sets, ``n`` recordings each, of the first ``n_words`` words; the held-out synthesiser comes first.
+
+    ``people``, a folder of recorded words (`training.people`), adds two sets of speakers never trained on.
+    """
     studio = Studio(seed, Voices(), words.VOCABULARY[:n_words])
     yield from _synthesisers(studio, f"{n_words} words, clean", n)
     recordings = studio.record(n, prompts.speaker(), prompts.known)
     yield TestSet(name="fourteen words of a woman, telephone", group="recorded people", recordings=recordings)
+    if people:
+        strangers = People(people, words.VOCABULARY[:n_words], held_out=True)
+        known = studio.record(n, lambda rng, _: strangers.known(rng), studio.known)
+        yield TestSet(name="twenty words, speakers never heard", group="recorded people", recordings=known)
+        foreign = studio.record(n, lambda rng, _: strangers.foreign(rng), studio.foreign)
+        yield TestSet(name="English, recorded people, speakers never heard", group="foreign words", recordings=foreign)
     yield from _foreign(studio, n)
     yield from _noises(studio)
     base = studio.record(n, studio.espeak(held_out=True), studio.known)

@@ -8,8 +8,12 @@ RECORDINGS ?= 24
 BASELINE ?=
 EVAL_OUT ?= build/demo-eval
 TRAIN_FLAGS ?=
+PEOPLE ?=
 
 SPEECH_PACKAGES := libespeak-ng1 flite wamerican
+# Real voices that say other words; of use beside the recordings in PEOPLE only.
+PEOPLE_PACKAGES := klettres-data ktuberling-data fillets-ng-data-cs tuxpaint-stamps-default \
+	asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav
 EXAM_PACKAGES := festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts festlex-cmu festlex-poslex \
 	asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav
 # jemalloc with huge pages makes a step of the encoder a quarter faster; training works without. It must give memory
@@ -33,16 +37,17 @@ endef
 
 .PHONY: demo-model demo-eval demo-samples
 
-demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES= DEMO_OUT= TRAIN_FLAGS="--start-from TOML")
-	@$(call install_missing,$(SPEECH_PACKAGES))
-	test -f $(DEMO_OUT)/bank/index.npz || $(BIN)/python -m training bank --bank $(DEMO_OUT)/bank --phrases $(PHRASES)
+demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES= PEOPLE=FOLDER DEMO_OUT= TRAIN_FLAGS="--start-from TOML")
+	@$(call install_missing,$(SPEECH_PACKAGES) $(if $(PEOPLE),$(PEOPLE_PACKAGES)))
+	test -f $(DEMO_OUT)/bank/index.npz || $(BIN)/python -m training bank --bank $(DEMO_OUT)/bank --phrases $(PHRASES) \
+		$(if $(PEOPLE),--people $(PEOPLE))
 	env $(TRAIN_ENV) $(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)
 
-demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= EVAL_OUT=)
+demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= PEOPLE=FOLDER EVAL_OUT=)
 	@$(call install_missing,$(SPEECH_PACKAGES) $(EXAM_PACKAGES))
 	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -q -e '.[plots]' || true
 	$(BIN)/python -m training eval demo=$(or $(CONFIG),asr_worker/demo/demo.toml) $(if $(BASELINE),before=$(BASELINE)) \
-		--recordings $(RECORDINGS) --out $(EVAL_OUT)
+		$(if $(PEOPLE),--people $(PEOPLE)) --recordings $(RECORDINGS) --out $(EVAL_OUT)
 
 demo-samples: $(INSTALLED) ## make the shipped samples' expected words anew (after a new checkpoint)
 	@$(BIN)/python -m training samples asr_worker/demo/demo.toml --out asr_worker/demo/samples
