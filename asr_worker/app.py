@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from asr_worker.metrics import WorkerMetrics
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_speech import PAD_CODE
 from shared.config import WorkerConfig
-from shared.errors import AsrError, ModelFaultError
+from shared.errors import AsrError, ConfigError, ModelFaultError
 from shared.hub import resolve
 from shared.log_events import (
     ADMISSION_DECIDED,
@@ -150,9 +151,7 @@ def run(settings: WorkerSettings) -> None:
         )
         log.info(LISTENING_STARTED, endpoint=endpoint, sessions=admission.sessions)
         if settings.announce is not None:
-            unfinished = settings.announce.with_name(settings.announce.name + ".part")
-            unfinished.write_text(endpoint + "\n")
-            unfinished.replace(settings.announce)
+            _announce(settings.announce, endpoint)
         # What is there now stays: no collection needs to look at it again, in the middle of a step.
         gc.collect()
         gc.freeze()
@@ -253,6 +252,16 @@ def load(settings: WorkerSettings) -> AsrModel:
         **started,
     )
     return model
+
+
+def _announce(path: Path, endpoint: str) -> None:
+    unfinished = path.with_name(path.name + ".part")  # a reader never sees half a line
+    try:
+        unfinished.write_text(endpoint + "\n")
+        unfinished.replace(path)
+    except OSError as error:
+        message = f"--announce {path}: cannot be written: {error.strerror}"
+        raise ConfigError(message) from error
 
 
 def _token_tap(

@@ -224,6 +224,9 @@ class Loop:
         if self._load_schedule.is_due(self._clock(), has_stepped=has_stepped):
             load = self._pool.load()
             self._promise_s = load.deadline_s
+            if not has_stepped:
+                # No step for a while, for want of frames: the lag of the last one is old news.
+                self._metrics.step_lagged(0.0)
             for routing_id in self._pool.gateways:
                 # A Load is worth nothing later: who is only slow gets the next one.
                 if self._link.send(routing_id, load) is Delivery.UNREACHABLE:

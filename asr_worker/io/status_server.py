@@ -47,6 +47,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             case _:
                 self._answer(HTTPStatus.NOT_FOUND, b"not found\n")
 
+    def version_string(self) -> str:
+        """Return what the header ``Server`` says: not which Python runs here."""
+        return "asr-worker"
+
     def log_message(self, *_: Any) -> None:
         """Say nothing: scrapes come every few seconds."""
 
@@ -64,6 +68,9 @@ class _Server(http.server.ThreadingHTTPServer):
     allow_reuse_port = False
 
     def __init__(self, address: tuple[str, int], status: Status, timeout_s: float) -> None:
+        host, port = address
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
         self.status = status
         self._timeout_s = timeout_s
         self._open_since_s: dict[socket.socket, float] = {}
@@ -107,8 +114,9 @@ class StatusServer:
     def __init__(self, status: Status, *, host: str, port: int, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         try:
             self._server = _Server((host, port), status, timeout_s)
-        except OSError as error:
-            message = f"--metrics-port {port}: cannot listen on {host}:{port}: {error.strerror}"
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            message = f"--metrics-port {port}: cannot listen on {host}:{port}: {reason}"
             raise ConfigError(message) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
 

@@ -96,6 +96,10 @@ def test_a_failed_device_ends_the_process_with_70_and_every_session_is_told(
             "--window-frames 5000: must be an integer from 1 to 4096",
         ),
         (["--bind", "tcp://no-such-host.invalid:1", "--model", "fake"], "cannot listen on tcp://no-such-host.invalid"),
+        (
+            ["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--announce", "no/folder"],
+            "--announce no/folder: cannot be written: No such file or directory",
+        ),
     ],
 )
 def test_wrong_settings_are_one_clear_message(
@@ -147,6 +151,24 @@ def test_an_idle_worker_costs_next_to_nothing(start_worker: Fixture, connect: Fi
     while time.monotonic() < deadline:
         gateway.receive(0.2)
     assert cpu_seconds(worker.process.pid) - before_s < 0.2
+
+
+def test_a_worker_without_frames_is_not_behind(start_worker: Fixture, connect: Fixture, make_speech: Speech) -> None:
+    worker = start_worker("--fake-step-ms", "20", "--metrics-port", "0")
+    gateway = connect(worker)
+    gateway.hello()
+    gateway.open(1)
+    gateway.sessions[1].say(make_speech(1, 20))
+    gateway.run(lambda: len(gateway.sessions[1].rows) == 20)
+
+    def is_behind() -> bool:
+        with urllib.request.urlopen(f"{worker.metrics_url()}/metrics", timeout=10) as answer:
+            return "asr_worker_step_lag_seconds 0\n" not in answer.read().decode()
+
+    deadline = time.monotonic() + 5.0
+    while is_behind():
+        assert time.monotonic() < deadline, "the lag of the last step stays for ever"
+        gateway.receive(0.1)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -40,6 +40,35 @@ def test_metrics_are_prometheus_text(server: StatusServer) -> None:
     assert get(server, "/metrics?x=1") == (200, b"asr_worker_steps_total 3\n", "text/plain; version=0.0.4")
 
 
+def test_no_answer_names_what_runs_here(server: StatusServer) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
+        assert answer.headers["Server"] == "asr-worker"
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_can_be_listened_on() -> None:
+    status = Status(metrics=lambda: b"", is_ready=lambda: True)
+    with (
+        StatusServer(status, host="::1", port=0) as server,
+        socket.create_connection(("::1", server.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.0 200"
+
+
+def test_a_host_that_can_be_none_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on two\.\.dots:0: "):
+        StatusServer(Status(metrics=lambda: b"", is_ready=lambda: True), host="two..dots", port=0)
+
+
 def test_healthz_and_readyz_are_told_apart(server: StatusServer, worker: Worker) -> None:
     assert [get(server, path)[0] for path in ("/healthz", "/readyz", "/else")] == [200, 200, 404]
     worker.is_ready = False
