@@ -14,7 +14,7 @@ DEFAULT_WINDOW_FRAMES: Final = 25
 class Credit:
     """Frames that may still be sent to one receiver."""
 
-    __slots__ = ("_available", "window")
+    __slots__ = ("available", "window")
 
     def __init__(self, window: int) -> None:
         """Start with a full window of ``window`` frames."""
@@ -22,12 +22,8 @@ class Credit:
             message = f"a credit window must be at least 1 frame, not {window}"
             raise ValueError(message)
         self.window = window
-        self._available = window
-
-    @property
-    def available(self) -> int:
+        self.available = window
         """Frames that may be sent now."""
-        return self._available
 
     def spend(self, n_frames: int) -> None:
         """Use up credit for ``n_frames`` frames.
@@ -35,10 +31,10 @@ class Credit:
         Raises:
             ValueError: more than is available; the sender broke the protocol.
         """
-        if n_frames > self._available:
-            message = f"{n_frames} frames sent with credit for {self._available}"
+        if n_frames > self.available:
+            message = f"{n_frames} frames sent with credit for {self.available}"
             raise ValueError(message)
-        self._available -= n_frames
+        self.available -= n_frames
 
     def grant(self, n_frames: int) -> None:
         """Add credit for ``n_frames`` consumed frames.
@@ -46,7 +42,7 @@ class Credit:
         Raises:
             ValueError: the window would overflow; the receiver granted what it never got.
         """
-        if self._available + n_frames > self.window:
+        if self.available + n_frames > self.window:
             message = f"{n_frames} frames granted beyond the window of {self.window}"
             raise ValueError(message)
-        self._available += n_frames
+        self.available += n_frames

@@ -60,7 +60,7 @@ PackPauses: TypeAlias = Callable[[NDArray[np.float32]], list[bytes]]
 class Dialect(Protocol):
     """Client bytes <-> events. Holds no state of a connection."""
 
-    def decode(self, data: bytes) -> ClientEvent:
+    def decode(self, data: bytes | bytearray) -> ClientEvent:
         """Return what one message says.
 
         Raises:

@@ -33,8 +33,19 @@ class Framer:
         """Samples waiting, the partial frame included."""
         return self.n_frames * FRAME_SAMPLES + self.n_partial
 
-    def push(self, pcm: NDArray[np.float32]) -> None:
-        """Append samples ``[n]``; the array is kept and must not change afterwards."""
+    def push(self, pcm: NDArray[np.float32]) -> int:
+        """Append samples ``[n]``, which must not change afterwards: they are kept; return how many samples wait now."""
+        n_pcm = len(pcm)
+        if self.n_partial + n_pcm < FRAME_SAMPLES or (self.n_partial and self.n_partial + n_pcm == FRAME_SAMPLES):
+            self._append_partial(pcm)
+        elif n_pcm == FRAME_SAMPLES and not self.n_partial:
+            self._frames.append(pcm.reshape(1, FRAME_SAMPLES))
+            self.n_frames += 1
+        else:
+            self._cut(pcm)
+        return self.n_frames * FRAME_SAMPLES + self.n_partial
+
+    def _cut(self, pcm: NDArray[np.float32]) -> None:
         if self.n_partial:
             head = pcm[: FRAME_SAMPLES - self.n_partial]
             self._append_partial(head)
@@ -68,6 +79,8 @@ class Framer:
         """Remove the oldest ``n_frames`` whole frames (there must be as many) and return them as ``[k, 1920]``."""
         assert n_frames <= self.n_frames, "only what is waiting can be taken"
         self.n_frames -= n_frames
+        if n_frames == 1 and len(self._frames[0]) == 1:
+            return [self._frames.popleft()]
         taken: list[NDArray[np.float32]] = []
         while n_frames:
             piece = self._frames.popleft()

@@ -62,14 +62,15 @@ class AudioAccount:
         self._charged_bytes = 0
         self._held_samples = 0
 
-    def hold(self, n_samples: int) -> None:
-        """Set how many samples the session holds now."""
+    def hold(self, n_samples: int) -> bool:
+        """Set how many samples the session holds now; return whether it may take in more."""
         self._held_samples = n_samples
-        surplus = n_samples - self._guaranteed_samples
-        due_bytes = surplus * SAMPLE_BYTES if surplus > 0 else 0
-        if due_bytes != self._charged_bytes:
-            self._budget.charge(due_bytes - self._charged_bytes)
-            self._charged_bytes = due_bytes
+        if n_samples < self._guaranteed_samples and not self._charged_bytes:
+            return True
+        due_bytes = max(0, n_samples - self._guaranteed_samples) * SAMPLE_BYTES
+        self._budget.charge(due_bytes - self._charged_bytes)
+        self._charged_bytes = due_bytes
+        return self.may_read
 
     @property
     def may_read(self) -> bool:

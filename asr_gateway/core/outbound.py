@@ -6,8 +6,9 @@ Messages may go ahead of the frames that they stand behind: each names the frame
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_gateway.core.level import limited
 from shared.messages import AudioBlock, Flush, Marker, Reset
-from shared.units import Epoch, FrameIndex, SessionId
+from shared.units import Epoch, SessionId
 
 
 class Outbound:
@@ -24,17 +25,16 @@ class Outbound:
         self._frames: list[int] = []
         self._pcm: list[NDArray[np.float32]] = []
 
-    def add_frames(self, session: SessionId, epoch: Epoch, first: FrameIndex, pcm: list[NDArray[np.float32]]) -> None:
+    def add_frames(self, session: SessionId, epoch: Epoch, first: int, pcm: list[NDArray[np.float32]]) -> None:
         """Append the frames of one session, ``[k, 1920]`` each piece; ``first`` is the index of the first."""
-        index: int = first
         for piece in pcm:
-            n_frames = len(piece)
-            self._sessions.extend([session] * n_frames)
-            self._epochs.extend([epoch] * n_frames)
-            self._frames.extend(range(index, index + n_frames))
             self._pcm.append(piece)
-            index += n_frames
-        self.room -= index - first
+            for _ in range(len(piece)):
+                self._sessions.append(session)
+                self._epochs.append(epoch)
+                self._frames.append(first)
+                first += 1
+                self.room -= 1
 
     def block(self) -> AudioBlock | None:
         """Return the block of all frames, or None if there are none."""
@@ -44,5 +44,6 @@ class Outbound:
             sessions=np.array(self._sessions, np.int64),
             epochs=np.array(self._epochs, np.int32),
             frames=np.array(self._frames, np.int64),
-            pcm=self._pcm[0] if len(self._pcm) == 1 else np.concatenate(self._pcm),
+            # Here, where all that is sent comes by, and once for all: a call into numpy takes longer than its work.
+            pcm=limited(self._pcm[0] if len(self._pcm) == 1 else np.concatenate(self._pcm)),
         )

@@ -14,6 +14,7 @@ because one such number would stay in the model's state for a minute.
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -41,8 +42,14 @@ _ARRAY16: Final = 0xDC
 _ARRAY32: Final = 0xDD
 _FIXARRAY: Final = 0x90
 _FIXARRAY_MASK: Final = 0xF0
+_MAX_ARRAY16: Final = (1 << 16) - 1
+_UINT16: Final = struct.Struct(">BH")
+_FLOAT32: Final = np.dtype(">f4")
+_FLOAT32_PREFIX: Final = 0xCA
+_FLOAT32_STRIDE: Final = 5
+_FLOAT32_BEGIN: Final = len(_AUDIO_HEAD) + _UINT16.size
 _TABLES: Final = {
-    0xCA: np.dtype([("prefix", "u1"), ("value", ">f4")]),
+    _FLOAT32_PREFIX: np.dtype([("prefix", "u1"), ("value", ">f4")]),
     0xCB: np.dtype([("prefix", "u1"), ("value", ">f8")]),
 }
 _FLOAT32_BYTES: Final = 4
@@ -53,12 +60,17 @@ _SHOWN: Final = 40
 """Characters of a client's value that an error quotes."""
 
 
-def decode(data: bytes) -> ClientEvent:
+def decode(data: bytes | bytearray) -> ClientEvent:
     """Return what one message says.
 
     Raises:
         BadMessageError: it is no message of this dialect; names what is wrong.
     """
+    # Nearly all messages end here, so this is as short as it can be.
+    head, n_samples, prefixes = _float32_layout(len(data))
+    if data.startswith(head) and data[_FLOAT32_BEGIN::_FLOAT32_STRIDE] == prefixes:
+        values = np.ndarray((n_samples,), _FLOAT32, data, _FLOAT32_BEGIN + 1, (_FLOAT32_STRIDE,))
+        return values.astype(np.float32)
     if data.startswith(_AUDIO_HEAD):
         pcm = _uniform_pcm(data)
         if pcm is not None:
@@ -66,7 +78,7 @@ def decode(data: bytes) -> ClientEvent:
     elif data.startswith(_OPUS_HEAD):
         begin = len(_OPUS_HEAD) + 1
         if len(data) >= begin and data[begin - 1] == len(data) - begin:
-            return OpusReceived(data[begin:])
+            return OpusReceived(bytes(data[begin:]))
     fields = _fields(data)
     kind = fields.get("type")
     reader = _READERS.get(kind) if type(kind) is str else None
@@ -76,7 +88,19 @@ def decode(data: bytes) -> ClientEvent:
     return reader(fields)
 
 
-def _uniform_pcm(data: bytes) -> NDArray[np.float32] | None:
+@lru_cache(maxsize=64)
+def _float32_layout(n_bytes: int) -> tuple[bytes, int, bytes | None]:
+    """Return what a message of ``n_bytes`` is like that holds float32 samples only, counted in two bytes.
+
+    How it begins, how many samples follow, and the prefix bytes of all of them; None if there is no such message.
+    """
+    n_samples, rest = divmod(n_bytes - _FLOAT32_BEGIN, _FLOAT32_STRIDE)
+    if rest or not 0 < n_samples <= _MAX_ARRAY16:
+        return _AUDIO_HEAD, 0, None
+    return _AUDIO_HEAD + _UINT16.pack(_ARRAY16, n_samples), n_samples, bytes((_FLOAT32_PREFIX,)) * n_samples
+
+
+def _uniform_pcm(data: bytes | bytearray) -> NDArray[np.float32] | None:
     """Return the samples if all are float32 or all are float64 and nothing follows; else None."""
     offset = len(_AUDIO_HEAD)
     head = data[offset] if offset < len(data) else 0
@@ -127,7 +151,7 @@ class _Containers:
             raise BadMessageError(message)
 
 
-def _fields(data: bytes) -> dict[Any, Any]:
+def _fields(data: bytes | bytearray) -> dict[Any, Any]:
     containers = _Containers()
     try:
         pairs = msgpack.unpackb(
@@ -216,10 +240,9 @@ _MARKER: Final = b"\x82\xa4type\xa6Marker\xa2id"
 _FLUSHED: Final = b"\x82\xa4type\xa7Flushed\xa2id"
 _RESET_DONE: Final = b"\x82\xa4type\xa9ResetDone\xa2id"
 _FLOAT64: Final = struct.Struct(">Bd")
-_UINT16: Final = struct.Struct(">BH")
 _UINT32: Final = struct.Struct(">BI")
 _UINT64: Final = struct.Struct(">BQ")
-_FLOAT32_ROW: Final = _TABLES[0xCA]
+_FLOAT32_ROW: Final = _TABLES[_FLOAT32_PREFIX]
 
 
 def ready() -> bytes:
@@ -231,7 +254,7 @@ def pack_pauses(pauses: NDArray[np.float32]) -> list[bytes]:
     """Encode the field ``prs`` for each row of ``pauses`` ``[n, heads]``."""
     n_rows, n_heads = pauses.shape
     table = np.empty((n_rows, n_heads), _FLOAT32_ROW)
-    table["prefix"] = 0xCA
+    table["prefix"] = _FLOAT32_PREFIX
     table["value"] = pauses
     packed = table.tobytes()
     size = n_heads * _FLOAT32_ROW.itemsize

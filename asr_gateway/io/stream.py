@@ -64,10 +64,9 @@ class Stream:
     def audio(self, pcm: NDArray[np.float32]) -> bool:
         """Append samples; return whether more may be read, else ``has_room`` will be called."""
         session = self.session
-        session.receive_audio(pcm)
+        may_read = session.receive_audio(pcm)
         if self.link is not None and session.can_send:
             self.link.wake(session)
-        may_read = session.may_read
         self.is_starved = not may_read
         return may_read
 

@@ -8,10 +8,10 @@ import structlog
 from aiohttp import web
 
 from asr_gateway.core.keys import KeyRing
+from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.http import authenticate
 from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.websocket_client import GOODBYE_S, WebSocketClient
-from asr_gateway.io.websocket_queue import Socket
 from shared.errors import AsrError
 from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 

@@ -3,7 +3,7 @@
 One task reads; nothing but that task, the transport's callbacks and those of ``Listener`` touch the client, all on the
 event loop's thread.
 
-    reading   websocket_queue.py ─► websocket_reader.py ─► Stream             (not while the session is full)
+    reading   websocket_frames.py ─► websocket_reader.py ─► Stream             (not while the session is full)
     writing   Listener ─► dialect ─► websocket_writer.py ─► transport         (while it is full, no audio goes out)
     ending    Error, Close frame; then what still comes is read and dropped until the client closes, at most one
               second: closing at once would make TCP throw the Error away
@@ -19,10 +19,10 @@ from aiohttp import WSCloseCode
 from asr_gateway.core.clocks import ClientClocks, Verdict
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.io import server_frames
+from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.dispatch import DONE
 from asr_gateway.io.live_service import LiveService, Usage
 from asr_gateway.io.stream import Stream
-from asr_gateway.io.websocket_queue import Socket
 from asr_gateway.io.websocket_reader import WebSocketReader
 from asr_gateway.io.websocket_writer import WebSocketWriter
 from shared.errors import AsrError, BadProtocolError, IdleClientError, MessageTooLargeError, SlowConsumerError
@@ -39,6 +39,11 @@ _LIVE: Final = SessionKind.LIVE.name.lower()
 
 class WebSocketClient:
     """One connected client; the ``Listener`` of its stream."""
+
+    __slots__ = (
+        "_clocks", "_dialect", "_error", "_goodbye", "_has_silence_prefix", "_key", "_loop", "_reader",
+        "_reported", "_service", "_transport", "_used", "_was_ready", "_writer", "is_over", "stream",
+    )  # fmt: skip
 
     def __init__(
         self,

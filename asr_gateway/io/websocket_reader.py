@@ -3,8 +3,8 @@
 Audio of a session that has room is taken in right where it was read, in the callback of the transport. Whatever may
 have to wait (a full session, a big message, its turn) goes to the client's task instead, and everything behind it too:
 
-    message ─► take_now ──┬─► dialect.decode ─► Stream
-                          '─► queue ─► run: waits until there is room ─► dialect.decode ─► Stream
+    frame ─► take_now ──┬─► dialect.decode ─► Stream
+                        '─► parser, queue ─► run: waits until there is room ─► dialect.decode ─► Stream
 """
 
 import asyncio
@@ -24,9 +24,10 @@ from asr_gateway.core.dialect import (
     OpusReceived,
     ResetReceived,
 )
+from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.live_service import LiveService, OpusDecoder
 from asr_gateway.io.stream import Stream
-from asr_gateway.io.websocket_queue import Socket
+from asr_gateway.io.websocket_frames import unmasked
 from shared.errors import AsrError
 
 BIG_MESSAGE_BYTES: Final = 1 << 17
@@ -66,10 +67,17 @@ class ReadingClient(Protocol):
 class WebSocketReader:
     """Reads one client; ``run`` is the client's task."""
 
+    __slots__ = (
+        "_begun", "_changed", "_client", "_clocks", "_decode", "_frames", "_loop", "_n_in_turn", "_opus",
+        "_service", "_socket", "_stream", "_turn_began", "received_bytes",
+    )  # fmt: skip
+
     def __init__(self, *, service: LiveService, socket: Socket, clocks: ClientClocks, client: ReadingClient) -> None:
+        assert socket.frames is not None, "the socket is prepared"
         self._service = service
         self._decode = service.dialect.decode
         self._socket = socket
+        self._frames = socket.frames
         self._clocks = clocks
         self._client = client
         self._loop = asyncio.get_running_loop()
@@ -78,7 +86,7 @@ class WebSocketReader:
         self.received_bytes = 0
         # Of ``take_now``:
         self._stream: Stream | None = None
-        """Where messages go at once; None while they must not, for whatever reason."""
+        """Where messages go at once."""
         self._turn_began = 0.0
         self._n_in_turn = 0
         self._begun: Iterator[NDArray[np.float32]] | Exception | None = None
@@ -87,15 +95,17 @@ class WebSocketReader:
     def look_again(self) -> None:
         """A reason not to read may have come or gone."""
         self._changed.set()
-        if self._stream is not None and not (self._may_read() and not self._client.is_over):
-            self._stream = None
+        if self._client.is_over or not self._may_read():
+            self._take_no_more()
 
     # --- at once ------------------------------------------------------------------------------------------
 
-    def _take_now(self, data: bytes) -> bool:
+    def _take_no_more(self) -> None:
+        self._frames.take_now = None
+
+    def _take_now(self, frame: bytes | bytearray, begin: int) -> bool:
         stream = self._stream
-        if stream is None or len(data) >= BIG_MESSAGE_BYTES:
-            return False
+        assert stream is not None, "it is known before anything may be taken"
         now = self._loop.time()
         if now - self._turn_began > _TURN_S:
             self._turn_began, self._n_in_turn = now, 0
@@ -103,10 +113,11 @@ class WebSocketReader:
             return False
         self._n_in_turn += 1
         try:
-            event = self._decode(data)
+            event = self._decode(unmasked(frame, begin))
             self._clocks.understood(now)
             if isinstance(event, np.ndarray):
-                self._push(stream, event)
+                if not stream.audio(event):
+                    self._take_no_more()
             elif isinstance(event, OpusReceived):
                 self._take_opus_now(stream, event.data)
             else:
@@ -117,18 +128,14 @@ class WebSocketReader:
             self._begun = error
         if self._begun is not None:
             return False
-        self.received_bytes += len(data)
+        self.received_bytes += len(frame) - begin
         return True
-
-    def _push(self, stream: Stream, pcm: NDArray[np.float32]) -> None:
-        if not stream.audio(pcm):
-            self._stream = None
 
     def _take_opus_now(self, stream: Stream, data: bytes) -> None:
         pieces = self._opus_pieces(data)
         for pcm in pieces:
-            self._push(stream, pcm)
-            if self._stream is None:
+            if not stream.audio(pcm):
+                self._take_no_more()
                 self._begun = pieces
                 return
 
@@ -136,14 +143,14 @@ class WebSocketReader:
 
     async def run(self) -> None:
         """Read until the connection ends."""
-        assert self._socket.messages is not None, "the socket is prepared"
-        self._socket.messages.take_now = self._take_now
         n_messages = 0
         while True:
             await self._wait_for_room()
-            self._stream = None if self._client.is_over else self._client.stream
+            self._stream = self._client.stream
+            if self._stream is not None and not self._client.is_over:
+                self._frames.take_now = self._take_now
             message = await self._socket.receive()
-            self._stream = None
+            self._take_no_more()
             match message.type:
                 case WSMsgType.BINARY:
                     self.received_bytes += len(message.data)

@@ -20,6 +20,18 @@ class WebSocketWriter:
         on_change: called when ``is_full`` has changed.
     """
 
+    __slots__ = (
+        "_clocks",
+        "_held",
+        "_limit_bytes",
+        "_loop",
+        "_on_change",
+        "_transport",
+        "is_closed",
+        "is_full",
+        "sent_bytes",
+    )
+
     def __init__(
         self, *, transport: asyncio.Transport, clocks: ClientClocks, limit_bytes: int, on_change: Callable[[], None]
     ) -> None:

@@ -210,7 +210,7 @@ class WorkerLink:
         woken, self._woken = self._woken, {}
         for session in woken:
             session.take(out)
-            if session.can_send:
+            if not out.room and session.can_send:
                 self.wake(session)
         for control in out.controls:
             self.send(control)
