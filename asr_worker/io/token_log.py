@@ -66,7 +66,7 @@ class TokenLog:
         secs = int(started_s)
         self._stem = f"{instance_name}-asr-{secs}-{int((started_s - secs) * 1e6)}"
         self._dir = log_dir
-        self._period_s = period_s
+        self._period_s = min(period_s, threading.TIMEOUT_MAX)
         self._on_lost = on_lost
         self._queue: queue.Queue[FedTokens] = queue.Queue(maxsize=max_queued)
         self._wake = threading.Event()

@@ -74,6 +74,12 @@ def test_files_are_numbered_and_nothing_is_written_when_nothing_was_stepped(tmp_
     assert len(list(tmp_path.iterdir())) == n_files
 
 
+def test_a_period_beyond_all_time_is_only_very_long(tmp_path: Path) -> None:
+    with open_log(tmp_path, Lost(), period_s=1e300) as log:
+        log.put(fed(1))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_half_full_queue_is_written_before_its_time(tmp_path: Path) -> None:
     with open_log(tmp_path, Lost(), period_s=3600.0, max_queued=4) as log:
         for number in range(3):
