@@ -5,9 +5,8 @@ See the docstring of ``dispatch.py`` for its use.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,20 @@ from shared.errors import AsrError
 from shared.messages import EventKind, StepEvent
 
 
+class CloseStream(Protocol):
+    """Ends a session."""
+
+    def __call__(self, stream: Stream, *, code: str = ...) -> None:
+        """End it; ``code`` tells the metrics why, if there was an error."""
+        ...
+
+
 class FileStream:
     """One file's session. Only ``Dispatch.open_file`` makes one."""
 
     def __init__(self) -> None:
         self._stream: Stream | None = None
-        self._close: Callable[[Stream], None] | None = None
+        self._close: CloseStream | None = None
         self._is_ready = False
         # Bounded by the length of the file, which its route limits: words are its answer, not a buffer.
         self._events: deque[StepEvent] = deque()
@@ -33,7 +40,7 @@ class FileStream:
 
     # --- for whoever has the file -------------------------------------------------------------------------
 
-    async def opened(self, stream: Stream, close: Callable[[Stream], None]) -> None:
+    async def opened(self, stream: Stream, close: CloseStream) -> None:
         """Wait until the session has its slot.
 
         Raises:
@@ -83,11 +90,11 @@ class FileStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the slot back."""
-        if self._stream is not None and self._close is not None:
+        if self._stream is None or self._close is None:
+            return
+        if isinstance(error, AsrError):
+            self._close(self._stream, code=error.code)
+        else:
             self._close(self._stream)
 
     # --- Listener -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from asr_gateway.core.outbound import Outbound
 from asr_gateway.core.session import Session
 from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.stream import Stream
-from shared.errors import NoFreeSlotError, WorkerLostError
+from shared.errors import BadAudioError, NoFreeSlotError, WorkerLostError
 from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import FRAME_SAMPLES, Epoch, SessionId
 
@@ -23,13 +23,16 @@ class Desk:
         self.session = Session(session_id=SessionId(1), kind=SessionKind.FILE, account=account)
         self.front = FileStream()
         self.stream = Stream(session=self.session, listener=self.front)
-        self.closed: list[Stream] = []
+        self.closed: list[tuple[Stream, str]] = []
         self.session.opening()
 
     async def opened(self) -> FileStream:
         self.grant()
-        await self.front.opened(self.stream, self.closed.append)
+        await self.front.opened(self.stream, self.close)
         return self.front
+
+    def close(self, stream: Stream, *, code: str = "done") -> None:
+        self.closed.append((stream, code))
 
     def grant(self) -> None:
         self.session.grant(25)
@@ -58,7 +61,7 @@ async def settle() -> None:
 
 async def test_opening_waits_for_the_slot() -> None:
     desk = Desk()
-    opening = asyncio.create_task(desk.front.opened(desk.stream, desk.closed.append))
+    opening = asyncio.create_task(desk.front.opened(desk.stream, desk.close))
     await settle()
     assert not opening.done()
 
@@ -72,7 +75,7 @@ async def test_opening_fails_with_the_refusal(is_early: bool) -> None:  # noqa: 
     desk = Desk()
     if is_early:
         desk.front.ended(NoFreeSlotError())
-    opening = asyncio.create_task(desk.front.opened(desk.stream, desk.closed.append))
+    opening = asyncio.create_task(desk.front.opened(desk.stream, desk.close))
     await settle()
     desk.front.ended(NoFreeSlotError())
 
@@ -125,4 +128,12 @@ async def test_leaving_the_block_gives_the_slot_back() -> None:
     async with await desk.opened():
         assert desk.closed == []
 
-    assert desk.closed == [desk.stream]
+    assert desk.closed == [(desk.stream, "done")]
+
+
+async def test_what_ends_a_file_before_its_time_is_told() -> None:
+    desk = Desk()
+    with pytest.raises(BadAudioError):
+        async with await desk.opened():
+            raise BadAudioError
+    assert desk.closed == [(desk.stream, "bad_audio")]
