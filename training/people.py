@@ -97,7 +97,6 @@ class People:
         if not self._known:
             message = f"{folder}: none of its recordings is a word of the vocabulary by a speaker of this part"
             raise ConfigError(message)
-        self._cut: dict[Path, Pcm] = {}
 
     def draw(self, rng: random.Random) -> Speech:
         """Draw a phrase for training: half of them of known words only, a quarter mixed, a quarter foreign.
@@ -142,7 +141,7 @@ class People:
         words: list[Span] = []
         at = 0
         for one, turn in chosen:
-            pcm = _turned(self._word(one), turn, rng)
+            pcm = _turned(word_of(one), turn, rng)
             pcm = pcm * (_LEVEL * 10 ** (rng.uniform(-3, 3) / 20) / (np.sqrt(np.mean(np.square(pcm))) + 1e-6))
             margin = int(_MARGIN_S * RATE_HZ)
             start_s, end_s = (at + margin) / RATE_HZ, (at + len(pcm) - margin) / RATE_HZ
@@ -157,19 +156,23 @@ class People:
             sounds=tuple(Sound(phone=UNKNOWN, start_s=w.start_s, end_s=w.end_s) for w in words),
         )
 
-    def _word(self, one: Recorded) -> Pcm:
-        if one.path not in self._cut:
-            try:
-                pcm, rate_hz = soundfile.read(one.path, dtype="float32", always_2d=True)
-            except (OSError, soundfile.LibsndfileError) as error:
-                message = f"{one.path}: {error}"
-                raise SynthesisError(message) from error
-            self._cut[one.path] = cut_to_word(soxr.resample(pcm[:, 0], rate_hz, RATE_HZ))
-        pcm = self._cut[one.path]
-        if not len(pcm):
-            message = f"{one.path}: no word stands out of its noise, or it is cut off"
-            raise SynthesisError(message)
-        return pcm
+
+def word_of(one: Recorded) -> Pcm:
+    """Return a recording's word at 24 kHz with a little of what surrounds it.
+
+    Raises:
+        SynthesisError: the file cannot be read, or no word stands out of its noise.
+    """
+    try:
+        pcm, rate_hz = soundfile.read(one.path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        message = f"{one.path}: {error}"
+        raise SynthesisError(message) from error
+    cut = cut_to_word(soxr.resample(pcm[:, 0], rate_hz, RATE_HZ))
+    if not len(cut):
+        message = f"{one.path}: no word stands out of its noise, or it is cut off"
+        raise SynthesisError(message)
+    return cut
 
 
 def _by_speaker(recordings: Iterable[Recorded]) -> dict[str, list[Recorded]]:

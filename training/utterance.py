@@ -19,8 +19,8 @@ _NOISE_CLIPS: Final = 60
 """Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
 _OTHER_VOICES: Final = 0.7
-_FOREIGN_ODDS: Final = 0.25
-"""Odds of a phrase without a known word, beside 1.25 for one of known words only."""
+_FOREIGN_ODDS: Final = 0.5
+"""Odds of a phrase without a known word, beside 1.5 for one of known words only."""
 
 
 @dataclass(frozen=True, kw_only=True)
