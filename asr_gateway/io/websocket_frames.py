@@ -90,6 +90,8 @@ class Frames:
             n_bytes, begin = data[1] - _MASKED, _HEAD + _MASK
             if n_bytes == _IS_16:
                 n_bytes, begin = data[2] << 8 | data[3], _HEAD_16 + _MASK
+            elif not 0 <= n_bytes < _IS_16:  # not masked, or 127: the mark of a length of 64 bits
+                return self._cut(data)
             if len(data) == begin + n_bytes and n_bytes <= self._max_bytes and take_now(data, begin):
                 return _GO_ON
         return self._cut(data)

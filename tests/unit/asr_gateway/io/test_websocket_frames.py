@@ -184,3 +184,25 @@ def test_all_that_was_sent_is_heard_in_its_order_however_it_is_cut(
     client.close()
 
     assert client.heard == [said for one in sent for said in FRAMES[one]]
+
+
+def test_a_piece_of_a_long_frame_is_no_frame_though_it_is_as_long_as_one(client: Any) -> None:
+    message = bytes(range(200)) * 200  # with a length of 64 bits, of which 127 is the mark
+    data = b"\x82\xff" + len(message).to_bytes(8, "big") + frame(BINARY, message)[4:]
+    client.frames.feed_data(frame(BINARY, b"first"))
+
+    client.frames.feed_data(data[: 6 + 127])
+    assert client.taken == [b"first"]
+    client.frames.feed_data(data[6 + 127 :])
+
+    assert client.taken == [b"first", message]
+
+
+def test_a_frame_that_is_not_masked_is_never_taken_however_it_is_cut() -> None:
+    for second in range(0x80):
+        for n_bytes in range(2, 16):
+            client = Client()
+            client.frames.feed_data(frame(BINARY, b"first"))
+            client.frames.feed_data((bytes((BINARY, second)) + bytes(14))[:n_bytes])
+            client.close()
+            assert client.taken == [b"first"]
