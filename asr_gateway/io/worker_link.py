@@ -71,6 +71,7 @@ class WorkerLink:
         self.n_received = 0
         self.n_sent = 0
         """Messages since the owner last set these to 0."""
+        self._n_refused = 0
         self._context = context
         self._owner = owner
         self._log = structlog.get_logger().bind(endpoint=endpoint)
@@ -264,7 +265,10 @@ class WorkerLink:
         try:
             message = decode_to_gateway(parts)
         except LinkError as error:
-            self._log.warning(LINK_MESSAGE_REFUSED, reason=str(error))
+            self._n_refused += 1
+            # A worker of another version may send them with every step: powers of two keep the log readable.
+            if self._n_refused & (self._n_refused - 1) == 0:
+                self._log.warning(LINK_MESSAGE_REFUSED, reason=str(error), refused=self._n_refused)
             return
         self._owner.received(self, message)
 

@@ -21,6 +21,8 @@ class WorkerLinks:
         self._log = structlog.get_logger()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._links: dict[str, WorkerLink] = {}
+        self._refused: set[str] = set()
+        """Endpoints that were named and cannot be reached; they are named again and again."""
 
     def __getitem__(self, endpoint: str) -> WorkerLink:
         return self._links[endpoint]
@@ -30,23 +32,30 @@ class WorkerLinks:
         if endpoint in self._links:
             return
         if len(self._links) >= MAX_WORKERS:
-            self._log.warning(WORKER_REFUSED, endpoint=endpoint, reason=f"there are {MAX_WORKERS} workers already")
+            self._refuse(endpoint, f"there are {MAX_WORKERS} workers already")
             return
         link = WorkerLink(endpoint=endpoint, context=self._context, owner=self._owner)
         try:
             link.open()
         except zmq.ZMQError as error:
             link.close()
-            self._log.warning(WORKER_REFUSED, endpoint=endpoint, reason=str(error))
+            self._refuse(endpoint, str(error))
             return
+        self._refused.discard(endpoint)
         self._links[endpoint] = link
         self._log.info(WORKER_FOUND, endpoint=endpoint)
+
+    def _refuse(self, endpoint: str, reason: str) -> None:
+        if endpoint not in self._refused:
+            self._refused.add(endpoint)
+            self._log.warning(WORKER_REFUSED, endpoint=endpoint, reason=reason)
 
     def remove_worker(self, endpoint: str) -> bool:
         """Forget a worker that is not named any more; return whether that was done, which it is not while it lives."""
         link = self._links.get(endpoint)
         if link is not None and link.is_welcome:
             return False
+        self._refused.discard(endpoint)
         if link is not None:
             del self._links[endpoint]
             link.close()

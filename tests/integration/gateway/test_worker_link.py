@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import zmq
+from structlog.testing import capture_logs
 
 from asr_gateway.io.worker_link import WorkerLink
 from shared.messages import Hello, ToGateway, Welcome
@@ -64,7 +65,10 @@ class Router:
             await asyncio.sleep(0)
 
     def welcome(self) -> None:
-        self._socket.send_multipart([self._gateway, *encode(WELCOME)])
+        self.say(*encode(WELCOME))
+
+    def say(self, *parts: bytes | memoryview) -> None:
+        self._socket.send_multipart([self._gateway, *parts])
 
     def close(self) -> None:
         self._socket.close(linger=0)
@@ -166,3 +170,22 @@ async def test_a_worker_that_takes_nothing_is_lost_at_the_next_pulse_and_not_ami
     assert owner.losses == ["it took none of the last 1024 messages"]
     link.close()
     router.close()
+
+
+async def test_messages_that_are_none_are_told_of_less_and_less_often(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+) -> None:
+    router = Router(context)
+    with capture_logs() as logs:
+        link = WorkerLink(endpoint=router.endpoint, context=context, owner=Owner())
+        link.open()
+        await router.hello(link)
+        for _ in range(9):
+            router.say(b"\x00")
+        async with asyncio.timeout(10):
+            while link.n_received < 9:  # noqa: ASYNC110 (the socket tells the loop, not us)
+                await asyncio.sleep(0.005)
+        link.close()
+    router.close()
+
+    assert [line["refused"] for line in logs] == [1, 2, 4, 8]
