@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shared.errors import LinkError
 from shared.messages import AudioBlock, EventKind, Open, ResumeLog, StepBlock, StepEvent, ToGateway, ToWorker
-from shared.units import FRAME_BYTES, FRAME_SAMPLES, Epoch, SessionId
+from shared.units import FRAME_BYTES, FRAME_SAMPLES
 from shared.wire_fields import (
     AUDIO_FIELDS,
     EVENT_FIELDS,
@@ -50,6 +50,10 @@ _UINT16: Final = np.dtype("<u2")
 _UINT8: Final = np.dtype("u1")
 
 _SHORT: Final = 32
+
+# Every word is an event: what ``read_fields`` and the enum would make anew for each is made once.
+_EVENT_CHECKS: Final = tuple((f"StepEvent.{field}", check) for field, check in EVENT_FIELDS.items())
+_EVENT_KINDS: Final = tuple(map(EventKind, range(max(EventKind) + 1)))
 
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -288,12 +292,8 @@ def _decode_event(values: Any) -> StepEvent:
     if type(values) is not list:
         message = f"an event must be an array, not {str(values)[:80]!r}"
         raise LinkError(message)
-    event = read_fields("StepEvent", EVENT_FIELDS, values)
-    return StepEvent(
-        session=SessionId(event["session"]),
-        epoch=Epoch(event["epoch"]),
-        kind=EventKind(event["kind"]),
-        time_s=event["time_s"],
-        text=event["text"],
-        id=event["id"],
-    )
+    if len(values) < len(_EVENT_CHECKS):
+        read_fields("StepEvent", EVENT_FIELDS, values)
+    checked: list[Any] = [check(name, value) for (name, check), value in zip(_EVENT_CHECKS, values, strict=False)]
+    session, epoch, kind, time_s, text, event_id = checked
+    return StepEvent(session, epoch, _EVENT_KINDS[kind], time_s, text, event_id)

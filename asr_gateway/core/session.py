@@ -229,7 +229,7 @@ class Session:
                 out.add_frames(self.id, self.epoch, self._next_frame, framer.take(n_frames))
                 credit.spend(n_frames)
                 self._next_frame += n_frames
-                self._account.hold(framer.n_samples)
+                self._account.hold(framer.n_frames * FRAME_SAMPLES + framer.n_partial)
         while self._controls and self._controls[0].frame <= self._next_frame:
             out.controls.append(replace(self._controls.popleft(), epoch=self.epoch))
 

@@ -7,7 +7,7 @@ from asr_gateway.core.dialect import PackPauses
 from asr_gateway.io.stream import Stream
 from shared.errors import AsrError, LinkError, WorkerLostError
 from shared.messages import StepBlock, StepEvent, StepFlag
-from shared.units import SessionId
+from shared.units import FRAME_SAMPLES, SessionId
 
 _CLIENT: Final = int(StepFlag.CLIENT)
 
@@ -57,9 +57,8 @@ class FanOut:
                 if pack_pauses not in packed:
                     packed[pack_pauses] = pack_pauses(block.pauses)
                 listener.step(step_idx, packed[pack_pauses][row], buffered_pcm)
-            stream.wake()
-            if stream.is_starved and stream.may_read():
-                listener.has_room()
+            if buffered_pcm >= FRAME_SAMPLES or stream.is_starved:
+                _go_on(stream)
             if session_id in events:
                 self._deliver(events.pop(session_id))
             else:
@@ -83,6 +82,13 @@ class FanOut:
             if is_for_client:
                 stream.listener.event(event)
         stream.listener.told()
+
+
+def _go_on(stream: Stream) -> None:
+    """A frame may have waited for the credit that has come back, and the client's audio for the room."""
+    stream.wake()
+    if stream.is_starved and stream.may_read():
+        stream.listener.has_room()
 
 
 def _by_session(events: Iterable[StepEvent]) -> dict[SessionId, list[StepEvent]]:

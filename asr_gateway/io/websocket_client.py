@@ -41,8 +41,9 @@ class WebSocketClient:
     """One connected client; the ``Listener`` of its stream."""
 
     __slots__ = (
-        "_clocks", "_dialect", "_error", "_goodbye", "_has_silence_prefix", "_key", "_loop", "_reader",
-        "_reported", "_service", "_transport", "_used", "_was_ready", "_writer", "is_over", "stream",
+        "_clocks", "_dialect", "_error", "_goodbye", "_has_silence_prefix", "_hold", "_key", "_loop",
+        "_pack_step", "_reader", "_reported", "_service", "_transport", "_used", "_was_ready", "_writer",
+        "is_over", "pack_pauses", "stream", "told",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,12 @@ class WebSocketClient:
             limit_bytes=service.config.output_buffer_bytes,
             on_change=self._output_changed,
         )
+        # Of ``Listener``, and what its methods call for each step:
+        self.pack_pauses: PackPauses | None = service.dialect.pack_pauses
+        """How this client's dialect encodes pauses."""
+        self.told = self._writer.send_held
+        self._hold = self._writer.hold
+        self._pack_step = service.dialect.step
         self.stream: Stream | None = None
         self._error: AsrError | None = None
         """Why the session ended before its time; from then on nothing more is sent."""
@@ -127,11 +134,6 @@ class WebSocketClient:
 
     # --- Listener -----------------------------------------------------------------------------------------
 
-    @property
-    def pack_pauses(self) -> PackPauses | None:
-        """How this client's dialect encodes pauses."""
-        return self._dialect.pack_pauses
-
     def ready(self) -> None:
         """Send Ready."""
         self._was_ready = True
@@ -139,16 +141,12 @@ class WebSocketClient:
 
     def step(self, step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> None:
         """Send Step, once ``told``."""
-        self._writer.hold(server_frames.binary(self._dialect.step(step_idx, packed_pauses, buffered_pcm)))
+        self._hold(server_frames.binary(self._pack_step(step_idx, packed_pauses, buffered_pcm)))
 
     def event(self, event: StepEvent) -> None:
         """Send a word, the end of one, or an answer, once ``told``."""
         self._used.words += event.kind is EventKind.WORD
-        self._writer.hold(server_frames.binary(self._dialect.event(event)))
-
-    def told(self) -> None:
-        """Send what is held."""
-        self._writer.send_held()
+        self._hold(server_frames.binary(self._dialect.event(event)))
 
     def has_room(self) -> None:
         """Read again."""

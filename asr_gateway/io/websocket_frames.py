@@ -38,14 +38,6 @@ _GO_ON: Final = (False, b"")
 _END: Final = (True, b"")
 
 
-def unmasked(frame: Bytes, begin: int) -> bytearray:
-    """Return the payload of a masked frame; it begins at ``begin``, right behind the mask."""
-    payload = bytearray(frame)
-    del payload[:begin]  # moves nothing
-    websocket_mask(bytes(frame[begin - _MASK : begin]), payload)
-    return payload
-
-
 class Frames:
     """Cuts what one client sends into frames; stands in the place of aiohttp's parser.
 
@@ -61,8 +53,8 @@ class Frames:
     )  # fmt: skip
 
     def __init__(self, parser: WebSocketReader, messages: WebSocketDataQueue, max_bytes: int) -> None:
-        self.take_now: Callable[[Bytes, int], bool] | None = None
-        """Gets a plain frame and where its payload begins; returns whether it took it. Must not raise.
+        self.take_now: Callable[[bytearray], bool] | None = None
+        """Gets a plain frame's payload; returns whether it took it. Must not raise.
 
         The client's task sets it when nothing waits in the queue; None while it must not be asked.
         """
@@ -85,14 +77,13 @@ class Frames:
 
     def _feed(self, data: bytes) -> tuple[bool, bytes]:
         # A read that is one plain frame, as nearly all are, takes the shortest way.
-        take_now = self.take_now
-        if take_now is not None and self._is_between and len(data) > _HEAD_16 and data[0] == _PLAIN:
+        if self.take_now is not None and self._is_between and len(data) > _HEAD_16 and data[0] == _PLAIN:
             n_bytes, begin = data[1] - _MASKED, _HEAD + _MASK
             if n_bytes == _IS_16:
                 n_bytes, begin = data[2] << 8 | data[3], _HEAD_16 + _MASK
             elif not 0 <= n_bytes < _IS_16:  # not masked, or 127: the mark of a length of 64 bits
                 return self._cut(data)
-            if len(data) == begin + n_bytes and n_bytes <= self._max_bytes and take_now(data, begin):
+            if len(data) == begin + n_bytes and n_bytes <= self._max_bytes and self.take_now(_payload(data, begin)):
                 return _GO_ON
         return self._cut(data)
 
@@ -125,7 +116,7 @@ class Frames:
             begin, end = frame
             if not buffer[position + 1] & _MASKED or self.take_now is None:
                 break
-            if not self.take_now(buffer[position:end], begin - position):
+            if not self.take_now(_payload(buffer[position:end], begin - position)):
                 break
             position = end
         return position
@@ -150,6 +141,13 @@ class Frames:
 
     def _hold(self, buffer: Bytes, position: int) -> None:
         self._held = buffer if position == 0 and isinstance(buffer, bytearray) else bytearray(buffer[position:])
+
+
+def _payload(frame: Bytes, begin: int) -> bytearray:
+    payload = bytearray(frame)
+    del payload[:begin]  # moves nothing
+    websocket_mask(bytes(frame[begin - _MASK : begin]), payload)
+    return payload
 
 
 def _measure(buffer: Bytes, position: int) -> tuple[int, int] | None:

@@ -3,8 +3,8 @@
 Audio of a session that has room is taken in right where it was read, in the callback of the transport. Whatever may
 have to wait (a full session, a big message, its turn) goes to the client's task instead, and everything behind it too:
 
-    frame ─► take_now ──┬─► dialect.decode ─► Stream
-                        '─► parser, queue ─► run: waits until there is room ─► dialect.decode ─► Stream
+    message ─► take_now ──┬─► dialect.decode ─► Stream
+                          '─► parser, queue ─► run: waits until there is room ─► dialect.decode ─► Stream
 """
 
 import asyncio
@@ -27,7 +27,6 @@ from asr_gateway.core.dialect import (
 from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.live_service import LiveService, OpusDecoder
 from asr_gateway.io.stream import Stream
-from asr_gateway.io.websocket_frames import unmasked
 from shared.errors import AsrError
 
 BIG_MESSAGE_BYTES: Final = 1 << 17
@@ -103,7 +102,7 @@ class WebSocketReader:
     def _take_no_more(self) -> None:
         self._frames.take_now = None
 
-    def _take_now(self, frame: bytes | bytearray, begin: int) -> bool:
+    def _take_now(self, data: bytearray) -> bool:
         stream = self._stream
         assert stream is not None, "it is known before anything may be taken"
         now = self._loop.time()
@@ -113,7 +112,7 @@ class WebSocketReader:
             return False
         self._n_in_turn += 1
         try:
-            event = self._decode(unmasked(frame, begin))
+            event = self._decode(data)
             self._clocks.understood(now)
             if isinstance(event, np.ndarray):
                 if not stream.audio(event):
@@ -128,7 +127,7 @@ class WebSocketReader:
             self._begun = error
         if self._begun is not None:
             return False
-        self.received_bytes += len(frame) - begin
+        self.received_bytes += len(data)
         return True
 
     def _take_opus_now(self, stream: Stream, data: bytes) -> None:

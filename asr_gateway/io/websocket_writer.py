@@ -27,6 +27,7 @@ class WebSocketWriter:
         "_loop",
         "_on_change",
         "_transport",
+        "hold",
         "is_closed",
         "is_full",
         "sent_bytes",
@@ -46,32 +47,28 @@ class WebSocketWriter:
         """Set when the last frame was written: from then on nothing is."""
         self.sent_bytes = 0
         self._held: list[bytes] = []
-
-    def hold(self, frame: bytes) -> None:
+        self.hold = self._held.append
         """Send a frame together with those that follow: ``send_held`` must be called in the same turn of the loop."""
-        self._held.append(frame)
 
     def send_held(self) -> None:
-        """Send what is held, as one packet."""
-        held = self._held
-        if held:
-            frames = held[0] if len(held) == 1 else b"".join(held)
-            held.clear()
-            self._write(frames)
+        """Send what is held, as one packet, unless the connection has ended."""
+        held, transport = self._held, self._transport
+        if not held:
+            return
+        frames = held[0] if len(held) == 1 else b"".join(held)
+        held.clear()
+        if self.is_closed or transport.is_closing():
+            return
+        transport.write(frames)
+        self.sent_bytes += len(frames)
+        self._clocks.sent(self._loop.time())
+        if not self.is_full and transport.get_write_buffer_size() > self._limit_bytes:
+            self._set_full(is_full=True)
 
     def write(self, frame: bytes) -> None:
         """Send one frame behind those that are held, unless the connection has ended."""
         self._held.append(frame)
         self.send_held()
-
-    def _write(self, frame: bytes) -> None:
-        if self.is_closed or self._transport.is_closing():
-            return
-        self._transport.write(frame)
-        self.sent_bytes += len(frame)
-        self._clocks.sent(self._loop.time())
-        if not self.is_full and self._transport.get_write_buffer_size() > self._limit_bytes:
-            self._set_full(is_full=True)
 
     def look(self) -> None:
         """See whether the client has read; call now and then."""
