@@ -6,7 +6,8 @@
     output full  the client does not read             for 15 s:         too slow
 
 The first two stand still while the server itself has paused reading, the second also while the client waits for an
-answer that it was promised.
+answer that it was promised. While the server as a whole stood still, nothing a client did or left was noticed: none of
+that time counts against it.
 """
 
 from dataclasses import dataclass
@@ -82,6 +83,14 @@ class ClientClocks:
             self._heard_at += now - self._paused_at
             self._understood_at += now - self._paused_at
             self._paused_at = None
+
+    def excuse(self, stall_s: float, now: float) -> None:
+        """The server itself stood still for ``stall_s`` until ``now``."""
+        if self._paused_at is None:
+            self._heard_at = min(now, self._heard_at + stall_s)
+            self._understood_at = min(now, self._understood_at + stall_s)
+        if self._full_since is not None:
+            self._full_since = min(now, self._full_since + stall_s)
 
     def fill_output(self, now: float) -> None:
         """More is waiting for the client than it may leave unread."""

@@ -17,6 +17,8 @@ from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 
 SWEEP_S: Final = 0.25
 """How often the clocks of all clients are looked at."""
+MAX_LAG_S: Final = 0.5
+"""If this loop itself stood still for longer, that time counts against nobody: what came in it is still unread."""
 SWEEPS_PER_REPORT: Final = 4
 """What clients have used is added to the metrics so much more rarely."""
 WRITER_LIMIT: Final = 1 << 14
@@ -78,10 +80,14 @@ class WebSocketRoute:
 
     async def run(self) -> None:
         """Look at the clocks of all clients until cancelled."""
+        clock = asyncio.get_running_loop().time
         for n_sweeps in itertools.count(1):
+            due = clock() + SWEEP_S
             await asyncio.sleep(SWEEP_S)
-            now = asyncio.get_running_loop().time()
+            now = clock()
             for client in list(self._clients):
+                if now - due > MAX_LAG_S:
+                    client.excuse(now - due, now)
                 client.tick(now)
                 if n_sweeps % SWEEPS_PER_REPORT == 0:
                     client.report()

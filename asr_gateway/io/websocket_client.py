@@ -102,6 +102,10 @@ class WebSocketClient:
 
     # --- clocks -------------------------------------------------------------------------------------------
 
+    def excuse(self, stall_s: float, now: float) -> None:
+        """Let the clocks pass over a time in which this process itself stood still."""
+        self._clocks.excuse(stall_s, now)
+
     def tick(self, now: float) -> None:
         """Look at the clocks."""
         if self.is_over:

@@ -49,6 +49,22 @@ async def test_what_outlasts_the_drain_is_told_and_closed(rig: Any, shared_worke
             assert await asyncio.to_thread(process.wait, 10) == 0
 
 
+async def test_a_gateway_that_was_halted_does_not_take_its_clients_for_silent(rig: Any, tmp_path: Path) -> None:
+    worker = rig.worker("--gateway-timeout-s", "30")
+    flags = ("--worker", worker.endpoint, "--ping-after-s", "0.3", "--silent-client-s", "1")
+    with rig.gateway_process(tmp_path, *flags) as (process, port):
+        async with aiohttp.ClientSession() as http:
+            gateway = rig.RunningGateway(port, http)
+            await rig.eventually(lambda: rig.is_ready(gateway, 1))
+            async with gateway.ready_client() as client:
+                process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(1.8)
+                process.send_signal(signal.SIGCONT)
+
+                await client.send("Flush", id=7)
+                assert (await client.until("Flushed"))[-1]["id"] == 7
+
+
 async def test_a_killed_gateway_frees_its_slots(rig: Any, tmp_path: Path) -> None:
     worker = rig.worker("--fake-slots", "1", "--gateway-timeout-s", "1")
     with rig.gateway_process(tmp_path, "--worker", worker.endpoint) as (process, port):

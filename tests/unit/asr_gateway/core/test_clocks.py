@@ -111,3 +111,39 @@ def test_output_that_was_read_in_time_is_forgiven() -> None:
     clock.sent(17.0)
 
     assert clock.check(18.0, is_busy=False) is Verdict.NOTHING
+
+
+def test_while_the_server_stood_still_nobody_was_silent_idle_or_slow() -> None:
+    clock = clocks()
+    clock.understood(100.0)
+    clock.fill_output(100.0)
+    clock.sent(100.0)
+
+    clock.excuse(60.0, 160.0)
+
+    assert clock.check(174.9, is_busy=False) is Verdict.PING
+    assert clock.check(175.0, is_busy=False) is Verdict.SLOW
+    clock.drain_output()
+    assert clock.check(179.9, is_busy=False) is Verdict.NOTHING
+    assert clock.check(180.0, is_busy=False) is Verdict.SILENT
+
+
+def test_what_was_heard_after_a_stall_is_not_heard_in_the_future() -> None:
+    clock = clocks()
+    clock.understood(160.0)
+
+    clock.excuse(60.0, 160.0)
+    clock.sent(179.0)
+
+    assert clock.check(180.0, is_busy=False) is Verdict.SILENT
+
+
+def test_a_stall_while_reading_was_paused_is_not_excused_twice() -> None:
+    clock = clocks()
+    clock.pause(1.0)
+    clock.excuse(60.0, 61.0)
+    clock.resume(61.0)
+    clock.sent(79.0)
+
+    assert clock.check(79.9, is_busy=False) is Verdict.NOTHING
+    assert clock.check(80.0, is_busy=False) is Verdict.SILENT
