@@ -13,6 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from asr_worker.model.pages import zeros
+
 MIN_SCALE: Final = 2.0**-24
 MAX_SCALE: Final = 65_504.0
 """The least and the largest positive float16."""
@@ -71,16 +73,17 @@ class KvCache:
         # Keys and values lie one behind the other, so that a step writes both at once. Zeros, not whatever memory
         # holds: the mask is added to the scores and would not hide a NaN.
         both = (shape[0], 2, *shape[1:])
-        self._numbers = torch.zeros(both, device=device, dtype=self.form.dtype)
+        self._numbers = zeros(both, device=device, dtype=self.form.dtype)
         self._scales = None if self.form.largest is None else torch.zeros(both[:-1], device=device, dtype=torch.float16)
         self.keys, self.values = self._numbers.unbind(1)
         self.key_scales = None if self._scales is None else self._scales[:, 0]
         self.value_scales = None if self._scales is None else self._scales[:, 1]
         self._dtype = dtype
-        self._is_plain = not self.is_converted and self._scales is None
+        self.is_plain = not self.is_converted and self._scales is None
+        """Whether a slot's numbers can be computed with where they lie."""
         # Views that every step needs: making them costs more than what is done with them.
         self._halves = self._numbers.flatten(0, 1)
-        self._cells = [numbers.flatten(0, 3) for numbers in self._numbers]
+        self._cells: list[Tensor] = [numbers.flatten(0, 3) for numbers in self._numbers]
 
     def layer(self, index: int) -> LayerCache:
         """Return one layer, not copied."""
@@ -94,7 +97,7 @@ class KvCache:
     def write(self, index: int, cells: Tensor, numbers: Tensor) -> None:
         """Put ``[m, hd]`` of a layer into ``cells`` ``[m]``, counted over keys and values, slots, heads and context."""
         kept = self._cells[index]
-        if self._is_plain:
+        if self.is_plain:
             kept.index_copy_(0, cells, numbers)
             return
         if self._scales is not None:
@@ -115,10 +118,27 @@ class KvCache:
 
         By a slice, and not converted, they are not copied.
         """
-        if self._is_plain and isinstance(slots, slice):
+        if self.is_plain and isinstance(slots, slice):
             halves = self._halves[:, slots, :, :n_cells].unbind()
             return lambda index: (halves[2 * index], halves[2 * index + 1])
         return lambda index: self._copies(self.layer(index), slots, n_cells)
+
+    def cells(self, index: int) -> Tensor:
+        """Return a layer's keys and values as they lie: ``[2 * S * H * C, hd]``."""
+        return self._cells[index]
+
+    def value_bags(self, slots: slice, n_cells: int, n_new: int) -> tuple[Tensor, Tensor]:
+        """Return which of ``cells`` are the first values of each slot and head, ``n_new`` times, and where each starts.
+
+        Returns:
+            ``[n * H * n_new * n_cells]`` and ``[n * H * n_new]``, int32: memory ends before such numbers do.
+        """
+        n_slots, n_heads, context = self._numbers.shape[2:5]
+        # Slots' values are counted behind slots' keys.
+        heads = torch.arange((n_slots + slots.start) * n_heads, (n_slots + slots.stop) * n_heads, dtype=torch.int32)
+        seen = (heads * context)[:, None, None] + torch.arange(n_cells, dtype=torch.int32)
+        starts = torch.arange(0, len(heads) * n_new * n_cells, n_cells, dtype=torch.int32)
+        return seen.expand(-1, n_new, -1).flatten(), starts
 
     def _copies(self, layer: LayerCache, slots: slice | Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
         return (

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from asr_worker.model.attention import Memory, Sequence
 from asr_worker.model.kv_cache import KvFormat
+from asr_worker.model.norms import RmsNorm
 from asr_worker.model.products import linear, pack_weights
 from asr_worker.model.ring import Ring
 from asr_worker.model.rows import Rows
-from asr_worker.model.transformer import LmLayer, RmsNorm, Transformer
+from asr_worker.model.transformer import LmLayer, Transformer
 from shared.config import LmConfig
 
 

@@ -97,6 +97,34 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
+class Product:
+    """A weight ``[out, in]``, of those that ``can_pack`` allows, as a step multiplies it; no gradients."""
+
+    def __init__(self, weight: Tensor) -> None:
+        weight = weight.detach()
+        is_packed = weight.numel() >= MIN_PACKED_NUMBERS
+        self._weight = packed(weight) if is_packed else weight
+        self._is_read = not is_packed and weight.numel() >= MIN_READ_NUMBERS
+        # Made once: in a step, a view costs more than a small sum.
+        self._turned = None if is_packed else weight.t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map ``[N, in]`` to ``[N, out]``."""
+        if self._turned is None:
+            return linear(x, self._weight)
+        if self._is_read:
+            self._weight.sum()
+        return torch.mm(x, self._turned)
+
+    def add_to(self, x: Tensor, inner: Tensor) -> Tensor:
+        """Return ``x`` ``[N, out]``, perhaps overwritten, plus the product with ``inner`` ``[N, in]``."""
+        if self._turned is None:
+            return add_linear_(x, inner, self._weight, None)
+        if self._is_read:
+            self._weight.sum()
+        return x.addmm_(inner, self._turned)
+
+
 def add_linear_(x: Tensor, inner: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return ``x`` ``[N, out]``, perhaps overwritten, plus ``linear`` of ``inner`` ``[N, in]``; no gradients."""
     if weight.is_mkldnn:

@@ -23,7 +23,14 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from asr_worker.model.attention import additive, attend, frequencies_of, rotation_of
+from asr_worker.model.attention import (
+    additive,
+    attend,
+    attend_in_place,
+    frequencies_of,
+    products_pay,
+    rotation_of,
+)
 from asr_worker.model.heads import Heads
 from asr_worker.model.kv_cache import KvCache, KvFormat, LayerCache
 from asr_worker.model.rows import Rows, all_rows
@@ -77,7 +84,7 @@ class Ring:
         self._frequencies = frequencies_of(head_dim=head_dim, max_period=max_period, device=device)
         self._cells = torch.arange(context, device=device)
         self._n_heads = n_heads
-        self._first_cells = torch.arange(n_rows * n_heads, device=device).view(n_rows, 1, n_heads) * context
+        self._first_cells = torch.arange(n_rows * n_heads, device=device).view(n_rows, n_heads, 1) * context
         # Behind all cells of the keys lie those of the values.
         self._halves = torch.arange(2, device=device)[:, None, None, None] * (n_rows * n_heads * context)
         self._slots = torch.arange(n_rows, device=device)
@@ -96,7 +103,7 @@ class Ring:
             mask, places = None, self._places(last[:, 0], n_new, rows, active)
         else:
             mask, places = self._mask(new, rows), None
-        targets = rows.take(self._first_cells) + torch.remainder(new, self.context)[:, :, None]
+        targets = rows.take(self._first_cells) + torch.remainder(new, self.context)[:, None]
         return RingStep(
             ring=self,
             rows=rows,
@@ -155,21 +162,38 @@ class RingStep:
         self._parts = () if mask is None else tuple(self._parts_of(rows, mask))
 
     def attend(self, layer: int, projected: Tensor) -> Tensor:
-        """Write new keys and values into their cells; return what the queries see of the rings, ``[n, T, d]``."""
+        """Write new keys and values into their cells; return what the queries see of the rings, ``[..., d]``.
+
+        ``projected`` is ``[n, T, 3 * d]`` or ``[n * T, 3 * d]``.
+        """
         self._heads.put(projected)
         self._cache.write(layer, self._targets, self._heads.written)
         if self._places is not None and self._kernel is not None:
-            at = self._places
-            seen = [self._kernel(self._heads.queries, self._cache.layer(layer), at.slots, at.newest, at.counts)]
+            at, queries = self._places, self._heads.queries.transpose(1, 2)
+            seen = [self._kernel(queries, self._cache.layer(layer), at.slots, at.newest, at.counts)]
         else:
-            seen = [attend(queries, *read(layer), mask) for queries, read, mask in self._parts]
-        return (seen[0] if len(seen) == 1 else torch.cat(seen)).transpose(1, 2).flatten(2)
+            seen = [attend_part(layer) for attend_part in self._parts]
+        together = seen[0] if len(seen) == 1 else torch.cat(seen)
+        return together.transpose(1, 2).reshape(*projected.shape[:-1], -1)
 
-    def _parts_of(
-        self, rows: Rows, mask: Tensor
-    ) -> Iterator[tuple[Tensor, Callable[[int], tuple[Tensor, Tensor]], Tensor]]:
-        """Yield rows that are computed together: their queries, what reads their rings, their mask."""
-        queries = self._heads.queries.transpose(1, 2)
+    def _parts_of(self, rows: Rows, mask: Tensor) -> Iterator[Callable[[int], Tensor]]:
+        """Yield what attends in a layer, for rows that are computed together."""
         is_copied = rows.index is not None or self._cache.is_converted
         for chosen, slots in rows.parts(ROWS_AT_ONCE if is_copied else rows.n):
-            yield queries[chosen], self._cache.read(slots, mask.shape[-1]), mask[chosen]
+            yield self._part_of(self._heads.queries[chosen], mask[chosen], slots)
+
+    def _part_of(self, queries: Tensor, mask: Tensor, slots: slice | Tensor) -> Callable[[int], Tensor]:
+        cache, n_cells = self._cache, mask.shape[-1]
+        read = cache.read(slots, n_cells)
+        if not (isinstance(slots, slice) and cache.is_plain and products_pay(queries, n_cells)):
+            return lambda layer: attend(queries, *read(layer), mask)
+        _, n_heads, n_new, _ = queries.shape
+        # What all layers share is made once: the queries are a view of what each layer overwrites.
+        flat, bags = queries.flatten(0, 1), cache.value_bags(slots, n_cells, n_new)
+        added = mask.expand(-1, n_heads, -1, -1).flatten(0, 1)
+
+        def attend_long(layer: int) -> Tensor:
+            keys = read(layer)[0].flatten(0, 1)
+            return attend_in_place(flat, keys, cache.cells(layer), added, bags).view(queries.shape)
+
+        return attend_long

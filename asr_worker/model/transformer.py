@@ -11,35 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr_worker.model.attention import Attention, Memory
-from asr_worker.model.products import linear, pack_weights
-
-RMS_EPSILON = 1e-8
-"""Inside the square root. ``rms_norm_f32`` of the published configurations; plain ``rms_norm`` would mean 1e-5."""
-
-LAYER_NORM_EPSILON = 1e-5
-
-
-class RmsNorm(nn.Module):
-    """``x * alpha / sqrt(mean(x^2) + 1e-8)``, computed in float32."""
-
-    def __init__(self, dim: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.empty(1, 1, dim, dtype=dtype))
-        self.register_buffer("_epsilon", torch.tensor(RMS_EPSILON), persistent=False)
-        self._epsilon: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis."""
-        if x.dtype == torch.float32 and not torch.is_grad_enabled():
-            # Five operations; torch's own is composed of seven.
-            norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            scale = torch.addcmul(self._epsilon, norm, norm, value=1 / x.shape[-1]).rsqrt_()
-            return (x * scale).mul_(self.alpha)
-        if x.dtype == torch.float32:
-            return functional.rms_norm(x, self.alpha.shape[2:], self.alpha[0, 0], RMS_EPSILON)
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPSILON)
-        return (wide * (self.alpha.float() * scale)).to(x.dtype)
+from asr_worker.model.norms import LAYER_NORM_EPSILON, RmsNorm
+from asr_worker.model.packed_layers import PackedLayer, PackedLmLayer, PackedMimiLayer
+from asr_worker.model.products import can_pack, linear
 
 
 class LmLayer(nn.Module):
@@ -59,10 +33,14 @@ class LmLayer(nn.Module):
         gate, up = linear(self.norm2(x), self.linear_in).chunk(2, dim=-1)
         return x + linear(functional.silu(gate) * up, self.linear_out)
 
-    def pack(self) -> None:
-        """Pack the weights; from here on only ``forward`` without gradients works."""
-        self.self_attn.pack()
-        pack_weights(self, "linear_in", "linear_out")
+    def packed(self) -> PackedLmLayer:
+        """Return the layer as a step on CPU runs it."""
+        return PackedLmLayer(
+            project=self.self_attn.in_proj_weight * self.norm1.alpha[0],
+            leave=self.self_attn.out_proj_weight,
+            widen=self.linear_in * self.norm2.alpha[0],
+            narrow=self.linear_out,
+        )
 
 
 class MimiLayer(nn.Module):
@@ -84,10 +62,15 @@ class MimiLayer(nn.Module):
         inner = functional.gelu(linear(self.norm2(x), self.linear1))
         return x + self.layer_scale_2 * linear(inner, self.linear2)
 
-    def pack(self) -> None:
-        """Pack the weights; from here on only ``forward`` without gradients works."""
-        self.self_attn.pack()
-        pack_weights(self, "linear1", "linear2")
+    def packed(self) -> PackedMimiLayer:
+        """Return the layer as a step on CPU runs it."""
+        return PackedMimiLayer(
+            (self.norm1, self.norm2),
+            project=self.self_attn.in_proj_weight,
+            leave=self.self_attn.out_proj_weight * self.layer_scale_1[:, None],
+            widen=self.linear1,
+            narrow=self.linear2 * self.layer_scale_2[:, None],
+        )
 
 
 class Transformer(nn.Module):
@@ -96,18 +79,28 @@ class Transformer(nn.Module):
     def __init__(self, layers: list[LmLayer] | list[MimiLayer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self._packed: list[PackedLayer] = []
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """Map ``[B, T, d]`` to ``[B, T, d]``."""
+        """Map ``[B, T, d]`` to ``[B, T, d]``; ``x`` may be overwritten once the weights are packed."""
+        if self._packed:
+            rows = x.flatten(0, 1)
+            for i, layer in enumerate(self._packed):
+                rows = layer(rows, memory, i)
+            return rows.view(x.shape)
         for i, layer in enumerate(self.layers):
             x = layer(x, memory, i)
         return x
 
     def pack(self) -> None:
-        """Pack the weights; from here on only ``forward`` without gradients works."""
-        for layer in self.layers:
+        """Pack the weights if they can be; from here on only ``forward`` without gradients works."""
+        if not all(can_pack(weight) for weight in self.parameters()):
+            return
+        while self.layers:
+            # One by one, so that no more than one layer is there twice.
+            layer = self.layers.pop(0)
             assert isinstance(layer, LmLayer | MimiLayer)
-            layer.pack()
+            self._packed.append(layer.packed())
 
 
 def published_name(parameter: str) -> str:

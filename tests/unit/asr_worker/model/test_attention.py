@@ -5,7 +5,9 @@ import torch
 
 from asr_worker.model.attention import Attention, Sequence, frequencies_of, rotate, rotation_of
 from asr_worker.model.ring import Ring
+from asr_worker.model.rows import rows_at
 
+CPU = torch.device("cpu")
 DIM, N_HEADS, CONTEXT, PERIOD = 16, 2, 7, 10_000.0
 HEAD_DIM = DIM // N_HEADS
 EIGHT = frequencies_of(head_dim=8, max_period=PERIOD, device=torch.device("cpu"))
@@ -143,3 +145,34 @@ def test_float16_leaves_no_infinity_in_the_ring() -> None:
     layer(x, state.begin(1), 0)
     assert state.cache.keys.isfinite().all()
     assert state.cache.values.isfinite().all()
+
+
+@pytest.mark.parametrize("slots", [range(9), range(1, 9), [0, 2, 3, 4, 5, 6, 7, 8]])
+@torch.inference_mode()
+def test_long_rings_are_read_where_they_lie(slots: list[int]) -> None:
+    """Values are summed up in place, unless a run of slots is too short for that: what is seen must be the same."""
+    n_heads, head_dim, context = 4, 64, 600
+    memory = Ring(
+        n_layers=2, n_rows=9, context=context, n_heads=n_heads, head_dim=head_dim, max_period=PERIOD,
+        device=CPU, dtype=torch.float32,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(7)
+    for numbers in (memory.cache.keys, memory.cache.values):
+        numbers.copy_(torch.randn(numbers.shape, generator=generator))
+    memory.position.copy_(torch.tensor([590, 3, 700, 1299, 42, 599, 0, 450, 598]))
+    rows = rows_at(slots)
+    projected = torch.randn(rows.n, 2, 3 * n_heads * head_dim, generator=generator)
+    found = memory.begin(2, rows).attend(1, projected)
+    turns = rotation_of(
+        rows.take(memory.position)[:, None] + torch.arange(2),
+        frequencies_of(head_dim=head_dim, max_period=PERIOD, device=CPU),
+    )[:, :, None]
+    queries = rotate(projected.view(rows.n, 2, 3, n_heads, head_dim)[:, :, 0], turns)
+    for row, slot in enumerate(slots):
+        newest = int(memory.position[slot]) + 1
+        for m in range(2):
+            held = {position % context: position for position in range(max(0, newest + 1 - context), newest + 1)}
+            cells = [cell for cell, position in held.items() if position < newest + m]
+            keys, values = (kept[1, slot, :, cells] for kept in (memory.cache.keys, memory.cache.values))
+            weights = torch.softmax(torch.einsum("hd,hcd->hc", queries[row, m], keys) / head_dim**0.5, dim=-1)
+            close(found[row, m].view(n_heads, head_dim), torch.einsum("hc,hcd->hd", weights, values))
