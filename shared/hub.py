@@ -63,7 +63,11 @@ def find(reference: str, source: Path, *, cache: Path | None = None) -> Path | N
     _require_hub(reference)
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 half a second, and not everywhere installed
 
-    cached = try_to_load_from_cache(wanted.repo, wanted.file, cache_dir=cache, revision=wanted.revision)
+    try:
+        cached = try_to_load_from_cache(wanted.repo, wanted.file, cache_dir=cache, revision=wanted.revision)
+    except ValueError as error:  # the hub allows fewer names than we do
+        message = f"{reference}: {str(error).splitlines()[0]}"
+        raise ConfigError(message) from error
     return Path(cached) if isinstance(cached, str) else None
 
 

@@ -101,6 +101,12 @@ def test_a_file_in_the_cache_is_used_as_it_is(tmp_path: Path) -> None:
     assert find("hf://owner/repo@v2/old.st", Path(), cache=tmp_path) is None
 
 
+@pytest.mark.parametrize("repo", ["owner /repo", "owner/two--dashes", "-owner/repo"])
+def test_a_name_that_the_hub_does_not_allow_is_refused(repo: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^hf://{repo}/model.st: "):
+        resolve(f"hf://{repo}/model.st", Path(), cache=tmp_path)
+
+
 def test_a_file_that_can_not_be_had_is_refused_with_what_to_do(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from shared.hub import resolve; from shared.errors import CheckpointError\n"
