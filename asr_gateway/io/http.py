@@ -51,7 +51,7 @@ def authenticate(request: web.Request, keys: KeyRing) -> str:
             request comes from a stranger's page.
     """
     if keys.is_open:
-        check_origin(request.headers.get("Origin"), request.host)
+        check_origin(request.headers.get("Origin"), request.headers.get("Host", ""))
     key = request.headers.get(KEY_HEADER)
     if key is None and is_websocket(request):
         key = request.query.get(KEY_PARAMETER)

@@ -1,3 +1,4 @@
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def test_without_keys_a_strangers_page_may_neither_send_files_nor_connect(method
     headers = headers | {"Host": "127.0.0.1:8080", "Origin": "http://evil.example"}
     with pytest.raises(UnauthorizedError, match=r"Origin 'http://evil\.example'"):
         authenticate(make_mocked_request(method, "/", headers), KeyRing(()))
+
+
+def test_for_a_request_without_a_host_no_resolver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: pytest.fail("this may take seconds"))
+    authenticate(make_mocked_request("POST", "/", {}), KeyRing(()))
+    with pytest.raises(UnauthorizedError):
+        authenticate(make_mocked_request("POST", "/", {"Origin": "http://evil.example"}), KeyRing(()))
 
 
 def test_with_a_key_a_page_may_come_from_anywhere() -> None:
