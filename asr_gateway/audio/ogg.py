@@ -45,6 +45,13 @@ def page_crc(page: bytes) -> int:
     return int.from_bytes(mirrored.to_bytes(4, "little").translate(_MIRRORED), "big")
 
 
+def _has_right_crc(page: bytes) -> bool:
+    # As above, but all mirrored at once, the page's own field with it: less than half the time for a short page.
+    mirrored = page.translate(_MIRRORED)
+    crc = zlib.crc32(mirrored[:_CRC_BEGIN] + _NO_CRC + mirrored[_CRC_END:], _ALL_ONES) ^ _ALL_ONES
+    return crc == int.from_bytes(mirrored[_CRC_BEGIN:_CRC_END], "big")
+
+
 class Packet(NamedTuple):
     """One packet; ``data`` holds all of it unless it is longer than the parser keeps."""
 
@@ -88,6 +95,27 @@ class OggParser:
     def ended(self) -> bool:
         """Whether the last page of the stream has been parsed."""
         return self._ended
+
+    def take_plain(self, data: bytes) -> bytes | None:
+        """Return the packet of a whole page that holds nothing else; None if ``data`` is not one: ``feed`` it then.
+
+        The page must be due, and neither the first nor the last of its stream; the packet is not empty. A live stream
+        is made of such pages, and they cost half as much here.
+        """
+        if self._buffer or self._open_packet is not None or self._ended or len(data) <= _HEADER.size:
+            return None
+        capture, version, flags, _, serial, sequence, _, n_segments = _HEADER.unpack_from(data)
+        begin = _HEADER.size + n_segments
+        if (capture, version, flags, serial, sequence) != (_CAPTURE, 0, 0, self._serial, self._sequence):
+            return None
+        lacing = data[_HEADER.size : begin]
+        if lacing.count(_LACING_FULL) != n_segments - 1 or lacing[-1] == _LACING_FULL:
+            return None
+        n_bytes = sum(lacing)
+        if not 0 < n_bytes <= self._max_packet_bytes or len(data) != begin + n_bytes or not _has_right_crc(data):
+            return None
+        self._sequence = (sequence + 1) & _ALL_ONES
+        return data[begin:]
 
     def feed(self, data: bytes) -> Iterator[Page]:
         """Yield the pages that ``data`` completes.

@@ -73,28 +73,38 @@ def load_opus() -> ModuleType:
     return module
 
 
+def _positions_by_first_byte() -> Iterator[int]:
+    for first in range(256):
+        n_frames = _FRAME_COUNTS[first & 3] if first & 3 < len(_FRAME_COUNTS) else 0
+        yield n_frames * _frame_positions(first >> 3)
+
+
+def _frame_positions(config: int) -> int:
+    if config < _SILK_CONFIGS:
+        return _SILK_POSITIONS[config & 3]
+    if config < _HYBRID_CONFIGS:
+        return _HYBRID_POSITIONS[config & 1]
+    return _CELT_POSITIONS[config & 3]
+
+
 def packet_positions(packet: bytes) -> int:
     """Return how long an Opus packet is, in samples at 48 kHz, from its first byte or two (RFC 6716, section 3.1).
 
     Raises:
         BadAudioError: the packet is malformed or longer than 120 ms.
     """
-    config, code = packet[0] >> 3, packet[0] & 3
-    if config < _SILK_CONFIGS:
-        per_frame = _SILK_POSITIONS[config & 3]
-    elif config < _HYBRID_CONFIGS:
-        per_frame = _HYBRID_POSITIONS[config & 1]
-    else:
-        per_frame = _CELT_POSITIONS[config & 3]
-    if code < len(_FRAME_COUNTS):
-        n_frames = _FRAME_COUNTS[code]
-    else:
+    positions = _POSITIONS[packet[0]]
+    if not positions:
         n_frames = packet[1] & _COUNT_BYTE_MASK if len(packet) > 1 else 0
-    positions = n_frames * per_frame
+        positions = n_frames * _frame_positions(packet[0] >> 3)
     if not 0 < positions <= _MAX_PACKET_POSITIONS:
         message = f"Opus: a packet of {positions / 48:g} ms; 2.5 to 120 ms are allowed"
         raise BadAudioError(message)
     return positions
+
+
+_POSITIONS: Final = tuple(_positions_by_first_byte())
+"""How long a packet is by its first byte; 0 if its second byte counts its frames."""
 
 
 class PacketDecoder:
@@ -104,7 +114,8 @@ class PacketDecoder:
         opuslib = load_opus()
         self._decoder: Any = opuslib.Decoder(SAMPLE_RATE, 1)
         self._state = self._decoder.decoder_state
-        self._decode_float = opuslib.api.decoder.libopus_decode_float
+        # An object of our own for the same function: ctypes calls it three times as fast if its types are not declared.
+        self._decode_float = opuslib.api.libopus["opus_decode_float"]
         # The buffer is reused for every packet. opuslib's own decode_float allocates four times the space and goes
         # through a Python list: 5 times slower than the C function that it wraps.
         self._out = np.zeros(_MAX_PACKET_POSITIONS // _DOWN, np.float32)
@@ -147,16 +158,26 @@ class OggOpusDecoder:
         self._last_packet_positions = 0
         self._total = 0
         self._origin: int | None = None
+        self._is_steady = False
+        """Nothing is left to do to a packet of the middle of the stream but to decode it."""
 
     def feed_in_pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
-        """Yield the samples ``[n]`` (24 kHz mono) that ``data`` completes: often none, else about a second at a time.
+        """Return the samples ``[n]`` (24 kHz mono) that ``data`` completes: often none, else about a second at a time.
 
-        Each piece is decoded only when it is asked for: a few bytes of Opus can stand for hours. The caller must
+        All but a single packet is decoded only when it is asked for: a few bytes can stand for hours. The caller must
         exhaust the iterator before it feeds more.
 
         Raises:
             BadAudioError: the stream is not Ogg Opus, or is damaged. The decoder is of no use afterwards.
         """
+        packet = self._ogg.take_plain(data) if self._is_steady else None
+        if packet is None:
+            return self._pieces(data)
+        positions = self._positions_of(packet)
+        self._total += positions
+        return iter((self._packets.decode(packet, positions).copy(),))
+
+    def _pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
         waiting: list[NDArray[np.float32]] = []
         n_waiting = 0
         for page in self._ogg.feed(data):
@@ -168,6 +189,8 @@ class OggOpusDecoder:
                     waiting, n_waiting = [], 0
         if n_waiting:
             yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        is_audio = self._expect is _Expect.AUDIO and self._origin is not None
+        self._is_steady = is_audio and self._skip_positions == 0 and self._gain == 1.0
 
     def _decode_page(self, page: Page) -> Iterator[NDArray[np.float32]]:
         audio = [packet.data for packet in page.packets if not self._take_header(page, packet)]

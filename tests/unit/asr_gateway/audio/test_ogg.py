@@ -148,3 +148,60 @@ def test_a_packet_that_is_not_continued_is_refused(muxer: Any) -> None:
 
 def test_a_stream_that_ends_inside_a_packet_is_refused(muxer: Any) -> None:
     refused(muxer.page([255], b"a" * 255, flags=2 + 4), "ends in the middle of a packet")
+
+
+def heard(pages: list[bytes], *, plainly: bool) -> list[bytes | str]:
+    """Return the packets, and what was wrong in the end; ``plainly``: every page that is plain is taken as such."""
+    parser, packets = OggParser(max_packet_bytes=600), list[bytes | str]()
+    try:
+        for page in pages:
+            packet = parser.take_plain(page) if plainly else None
+            packets += packets_of(list(parser.feed(page))) if packet is None else [packet]
+    except BadAudioError as error:
+        packets.append(str(error))
+    return packets
+
+
+@given(
+    packets=st.lists(st.lists(st.binary(max_size=700), min_size=1, max_size=2), max_size=5),
+    page=st.integers(0, 4),
+    at=st.integers(0, 600),
+    change=st.integers(0, 255),
+    act=st.sampled_from(["damage", "drop", "repeat", "cut"]),
+)
+def test_a_plain_page_says_what_it_would_say_in_the_stream(
+    opus_files: Any, *, packets: list[list[bytes]], page: int, at: int, change: int, act: str
+) -> None:
+    muxer = opus_files.Muxer()
+    pages = [muxer.packets([b"first"], flags=2), *(muxer.packets(on_page) for on_page in packets)]
+    pages.append(muxer.packets([b"last"], flags=4))
+    page %= len(pages)
+    at %= len(pages[page])
+    match act:
+        case "damage":
+            pages[page] = pages[page][:at] + bytes([pages[page][at] ^ change]) + pages[page][at + 1 :]
+        case "drop":
+            del pages[page]
+        case "repeat":
+            pages.insert(page, pages[page])
+        case "cut":
+            pages[page : page + 1] = [pages[page][:at], pages[page][at:]]
+
+    assert heard(pages, plainly=True) == heard(pages, plainly=False)
+
+
+def test_a_page_with_one_packet_is_plain_unless_something_is_special_about_it(opus_files: Any) -> None:
+    muxer = opus_files.Muxer()
+    parser = OggParser(max_packet_bytes=600)
+    first, plain = muxer.packets([b"first"], flags=2), muxer.packets([b"plain" * 100])
+    two, empty = muxer.packets([b"one", b"two"]), muxer.packets([b""])
+    begun, ended = muxer.page([1, 255], bytes(256)), muxer.page([1], b"x", flags=1)
+    last = muxer.packets([b"last"], flags=4)
+
+    taken = []
+    for page in (first, plain, two, empty, begun, ended, last):
+        taken.append(parser.take_plain(page))
+        if taken[-1] is None:
+            assert list(parser.feed(page))
+
+    assert taken == [None, b"plain" * 100, None, None, None, None, None]

@@ -57,6 +57,17 @@ def test_any_cut_gives_the_same_samples(opus_files: Any, cuts: list[int]) -> Non
     assert np.array_equal(decode(*pieces), decode(data))
 
 
+@pytest.mark.parametrize("packet_ms", [2.5, 20, 120])
+def test_pages_one_by_one_give_the_same_samples(opus_files: Any, packet_ms: float) -> None:
+    packets = opus_files.encode(opus_files.tone(0.5), packet_ms=packet_ms)
+    packets.insert(3, b"")  # lost
+    data = opus_files.stream(packets, packet_ms=packet_ms, pre_skip=PRE_SKIP)
+    begins = [i for i in range(len(data)) if data.startswith(b"OggS", i)]
+    pages = [data[begin:end] for begin, end in zip(begins, [*begins[1:], len(data)], strict=True)]
+    assert len(pages) == len(packets) + 2
+    assert np.array_equal(decode(*pages), decode(data))
+
+
 @given(st.binary(max_size=300))
 def test_any_packet_gives_audio_or_bad_audio(opus_files: Any, packet: bytes) -> None:
     try:

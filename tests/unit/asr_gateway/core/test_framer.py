@@ -79,7 +79,8 @@ def test_reframing_does_not_depend_on_where_audio_is_cut(cuts: list[int], takes:
     demands = iter(takes)
     start = 0
     for n_samples in cuts:
-        framer.push(pcm[start : start + n_samples])
+        n_waiting = framer.push(pcm[start : start + n_samples])
+        assert n_waiting == framer.n_samples
         start += n_samples
         taken += framer.take(min(next(demands, 0), framer.n_frames))
     taken += framer.take(framer.n_frames)

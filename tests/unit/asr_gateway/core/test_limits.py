@@ -7,9 +7,9 @@ BOUNDS = AudioBounds(guaranteed_samples=100, max_samples=1_000)
 def test_a_session_may_read_up_to_its_maximum_while_the_budget_lasts() -> None:
     account = AudioAccount(ByteBudget(1 << 20), BOUNDS)
 
-    account.hold(999)
+    assert account.hold(999)
     assert account.may_read
-    account.hold(1_000)
+    assert not account.hold(1_000)
     assert not account.may_read
 
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 
 from asr_gateway.core.outbound import Outbound
@@ -25,3 +27,15 @@ def test_frames_of_many_sessions_share_one_block() -> None:
     assert block.frames.tolist() == [7, 8, 9, 0]
     assert block.pcm[:, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
     assert out.room == 6
+
+
+def test_what_leaves_is_within_what_can_be_played() -> None:
+    wild = frames(0.5, math.nan, math.inf, -1e30, 10.0)
+    for pieces, expected in (([wild], [0.5, 0.0, 10.0, -10.0, 10.0]), ([wild[:1], wild[1:2]], [0.5, 0.0])):
+        out = Outbound(10)
+        out.add_frames(SessionId(5), Epoch(1), 0, pieces)
+
+        block = out.block()
+
+        assert block is not None
+        assert block.pcm[:, -1].tolist() == expected
