@@ -26,7 +26,7 @@ DRAIN_MARGIN_S: Final = 5.0
 """What a process may take beyond its own drain deadline before it is killed."""
 
 LONGEST_SOCKET_PATH: Final = 100
-"""A Unix socket's path holds 107 characters; ZeroMQ needs a few of its own."""
+"""A Unix socket's path holds 107 bytes; ZeroMQ needs a few of its own."""
 
 WORKERS: Final = Option(
     name="workers",
@@ -150,8 +150,11 @@ def common_flags(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def link_endpoints(private_dir: str, ports: Sequence[int]) -> list[str]:
-    """Return one endpoint for each of ``ports``: a socket in ``private_dir``, or the port if the path is too long."""
-    if len(private_dir) > LONGEST_SOCKET_PATH:
+    """Return one endpoint for each of ``ports``: a socket in ``private_dir``, or the port if that is no path for one.
+
+    Too long, or with a blank, which no endpoint may have.
+    """
+    if len(os.fsencode(private_dir)) > LONGEST_SOCKET_PATH or any(char.isspace() for char in private_dir):
         return [f"tcp://127.0.0.1:{port}" for port in ports]
     return [f"ipc://{private_dir}/{index}" for index in range(len(ports))]
 

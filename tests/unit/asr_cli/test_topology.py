@@ -1,6 +1,7 @@
 import pytest
 
 from asr_cli.gpus import visible_gpus
+from asr_cli.serve import link_endpoints
 from asr_cli.topology import ServePlan, gateway_arguments, place_workers, worker_arguments, worker_devices
 
 TWO_GPUS = (
@@ -84,3 +85,15 @@ def plan_of_two() -> ServePlan:
         model="fake",
         common_flags=("--log", "debug"),
     )
+
+
+@pytest.mark.parametrize(
+    ("folder", "endpoints"),
+    [
+        ("/tmp/asr-x", ["ipc:///tmp/asr-x/0", "ipc:///tmp/asr-x/1"]),
+        ("/tmp/my files/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
+        (f"/tmp/{'ü' * 60}/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
+    ],
+)
+def test_the_link_is_a_port_where_a_folder_is_no_place_for_a_socket(folder: str, endpoints: list[str]) -> None:
+    assert link_endpoints(folder, [1, 2]) == endpoints
