@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from asr_gateway.core.keys import KeyRing
@@ -27,6 +28,8 @@ RETRY_AFTER_S: Final = 5
 """What a refused client is told to wait: about the time in which a slot becomes free on a busy service."""
 
 INDEX: Final = "index.html"
+SEND_WITHIN_S: Final = 300.0
+"""How long sending a file may take: who reads none of it would otherwise keep its connection for ever."""
 _DISTRIBUTION: Final = "asr-streaming"
 _UNKNOWN: Final = "unknown"
 _BUILD_FACTS: Final = {
@@ -94,15 +97,39 @@ def build_info() -> dict[str, str]:
 # --- files ------------------------------------------------------------------------------------------------
 
 
+class _TimedFile(web.FileResponse):
+    """A file that must be sent within ``send_within_s``, else the connection is cut."""
+
+    def __init__(self, path: Path, send_within_s: float) -> None:
+        super().__init__(path, headers=_SAFE_HEADERS)
+        self._send_within_s = send_within_s
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the file.
+
+        Raises:
+            ConnectionAbortedError: the client was too slow.
+        """
+        try:
+            async with asyncio.timeout(self._send_within_s):
+                return await super().prepare(request)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionAbortedError from None
+
+
 class StaticFiles:
     """Serves a folder, with ``index.html`` for folders in it; what it has not may be part of the built-in page.
 
     Args:
         root: the folder; it need not exist.
+        send_within_s: how long sending one file may take.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, send_within_s: float = SEND_WITHIN_S) -> None:
         self._folders = (root, Path(str(files("asr_gateway") / "web")))
+        self._send_within_s = send_within_s
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a GET for anything that has no route of its own."""
@@ -114,7 +141,7 @@ class StaticFiles:
             # Without the slash the links of the page would point beside the folder.
             target = URL.build(path=f"/{name.lstrip('/')}/", query_string=request.query_string)
             raise web.HTTPTemporaryRedirect(target)
-        return web.FileResponse(found, headers=_SAFE_HEADERS)
+        return _TimedFile(found, self._send_within_s)
 
     def _find(self, name: str) -> Path | None:
         if any(part.startswith(".") and part != ".well-known" for part in name.split("/")):

@@ -1,3 +1,4 @@
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -157,3 +158,18 @@ async def test_nothing_outside_of_the_folder_is_served(site: Site, path: str) ->
     status, text = await site.get(path)
     assert status == 404
     assert "secret" not in text
+
+
+async def test_who_reads_nothing_of_a_file_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(bytes(32 << 20))
+    app = web.Application()
+    app.router.add_get("/{path:.*}", StaticFiles(tmp_path, send_within_s=0.2).handle)
+    async with TestServer(app) as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port, limit=1 << 10)
+        writer.write(b"GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+        async with asyncio.timeout(10):
+            while server.runner.server.connections:  # noqa: ASYNC110 (the server tells nobody)
+                await asyncio.sleep(0.01)
+        writer.close()
