@@ -12,11 +12,11 @@ from typing import Final
 import structlog
 import uvloop
 
-from asr_gateway.allocator import keep_freed_memory
 from asr_gateway.app import Gateway
 from asr_gateway.audio.opus import OpusUnavailableError, load_opus
 from asr_gateway.config import GatewaySettings, read_settings
 from asr_gateway.io.listener import listening_socket, raise_descriptor_limit
+from shared.allocator import keep_freed_memory
 from shared.errors import ConfigError
 from shared.log_events import (
     CONFIG_LOADED,
@@ -29,6 +29,9 @@ from shared.logs import open_logs
 
 UNEXPECTED: Final = 70
 """Exit status of a fault of our own (EX_SOFTWARE)."""
+
+KEPT_BYTES: Final = 64 << 20
+"""Freed audio blocks that the process keeps instead of giving them back."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +64,7 @@ def _run(settings: GatewaySettings, listener: socket.socket) -> int:
             # Most clients send plain samples; the others are told by the Error of their session.
             log.warning(CONFIG_WARNING_FOUND, warning=str(error))
         raise_descriptor_limit()
-        keep_freed_memory()
+        keep_freed_memory(KEPT_BYTES)
         log.info(PROCESS_STARTED, pid=os.getpid())
         try:
             uvloop.run(_serve(settings, listener))

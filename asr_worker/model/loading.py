@@ -26,8 +26,12 @@ from asr_worker.model.placement import choose_device, choose_dtype
 from asr_worker.model.sampling import Sampler
 from asr_worker.model.step import TorchAsrModel
 from asr_worker.model.tokens import Tokenizer
+from shared.allocator import keep_freed_memory
 from shared.config import ModuleConfig
 from shared.errors import CheckpointError, ConfigError
+
+KEPT_BYTES: Final = 512 << 20
+"""What a step on CPU lets go is kept for the next one, up to this."""
 
 PADDED_TOKENS: Final = 128
 """Vocabularies are padded to a multiple of at most this."""
@@ -61,7 +65,8 @@ def load_model(
 ) -> TorchAsrModel:
     """Load a module's model and warm it up.
 
-    Sets the process's number of torch threads and its CUDA device, and switches off its use of TF32.
+    Sets the process's number of torch threads and its CUDA device, switches off its use of TF32, and on CPU has freed
+    memory kept.
 
     Args:
         module: sizes and settings.
@@ -107,6 +112,8 @@ def load_model(
         is_prepared=is_prepared or place.type == "cuda",
         warnings=(*warnings, *tokenizer_warnings),
     )
+    if place.type == "cpu":
+        keep_freed_memory(KEPT_BYTES)
     model.started["kv_cache"] = kv_cache or model.facts.dtype
     model.start(capture=capture, attention=attention)
     return model
