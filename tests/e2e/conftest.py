@@ -122,8 +122,8 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start a service that the test may treat as it likes."""
     started: list[Service] = []
 
-    def start(*flags: str) -> Service:
-        started.append(Service(tmp_path, *flags))
+    def start(*flags: str, **settings: str) -> Service:
+        started.append(Service(tmp_path, *flags, **settings))
         return started[-1]
 
     yield start

@@ -27,8 +27,8 @@ async def test_ready_means_that_a_session_is_served_and_stop_means_that_nothing_
 async def test_no_session_is_promised_before_a_worker_is_there(
     start_service: Callable[..., Any], connect: Callable[..., Any]
 ) -> None:
-    service = start_service("--model", "fake")
-    # The gateway answers long before the worker: until then it says that it cannot serve.
+    # The worker tries its slow steps before it is there, and sleeps meanwhile: the gateway answers long before.
+    service = start_service("--model", "fake", ASR_FAKE_STEP_MS="500")
     service.wait_for({503})
     assert service.status("/healthz") == 200
     service.wait_for({200})
