@@ -49,28 +49,29 @@ class ClockLimits:
 class ClientClocks:
     """The clocks of one client."""
 
-    __slots__ = ("_full_since", "_heard_at", "_limits", "_paused_at", "_sent_at", "_understood_at")
+    __slots__ = ("_full_since", "_limits", "_paused_at", "heard_at", "sent_at", "understood_at")
 
     def __init__(self, limits: ClockLimits, now: float) -> None:
         self._limits = limits
-        self._heard_at = now
-        self._understood_at = now
-        self._sent_at = now
+        # What ``heard``, ``understood`` and ``sent`` set; where every call counts, they are set without.
+        self.heard_at = now
+        self.understood_at = now
+        self.sent_at = now
         self._paused_at: float | None = None
         self._full_since: float | None = None
 
     def heard(self, now: float) -> None:
         """Anything arrived."""
-        self._heard_at = now
+        self.heard_at = now
 
     def understood(self, now: float) -> None:
         """A well-formed message arrived."""
-        self._heard_at = now
-        self._understood_at = now
+        self.heard_at = now
+        self.understood_at = now
 
     def sent(self, now: float) -> None:
         """Something was sent."""
-        self._sent_at = now
+        self.sent_at = now
 
     def pause(self, now: float) -> None:
         """The server stops reading this client."""
@@ -80,15 +81,15 @@ class ClientClocks:
     def resume(self, now: float) -> None:
         """The server reads this client again."""
         if self._paused_at is not None:
-            self._heard_at += now - self._paused_at
-            self._understood_at += now - self._paused_at
+            self.heard_at += now - self._paused_at
+            self.understood_at += now - self._paused_at
             self._paused_at = None
 
     def excuse(self, stall_s: float, now: float) -> None:
         """The server itself stood still for ``stall_s`` until ``now``."""
         if self._paused_at is None:
-            self._heard_at = min(now, self._heard_at + stall_s)
-            self._understood_at = min(now, self._understood_at + stall_s)
+            self.heard_at = min(now, self.heard_at + stall_s)
+            self.understood_at = min(now, self.understood_at + stall_s)
         if self._full_since is not None:
             self._full_since = min(now, self._full_since + stall_s)
 
@@ -107,13 +108,13 @@ class ClientClocks:
         if self._full_since is not None and now - self._full_since >= limits.slow_s:
             return Verdict.SLOW
         if is_busy:
-            self._understood_at = now
+            self.understood_at = now
         if self._paused_at is None:
-            if now - self._heard_at >= limits.silent_s:
+            if now - self.heard_at >= limits.silent_s:
                 return Verdict.SILENT
-            if now - self._understood_at >= limits.idle_s:
+            if now - self.understood_at >= limits.idle_s:
                 return Verdict.IDLE
-        if now - self._sent_at >= limits.ping_after_s:
-            self._sent_at = now
+        if now - self.sent_at >= limits.ping_after_s:
+            self.sent_at = now
             return Verdict.PING
         return Verdict.NOTHING

@@ -35,10 +35,11 @@ class Framer:
 
     def push(self, pcm: NDArray[np.float32]) -> int:
         """Append samples ``[n]``, which must not change afterwards: they are kept; return how many samples wait now."""
-        n_pcm = len(pcm)
-        if self.n_partial + n_pcm < FRAME_SAMPLES or (self.n_partial and self.n_partial + n_pcm == FRAME_SAMPLES):
-            self._append_partial(pcm)
-        elif n_pcm == FRAME_SAMPLES and not self.n_partial:
+        n_partial, n_pcm = self.n_partial, len(pcm)
+        if n_partial + n_pcm < FRAME_SAMPLES:
+            self._partial[n_partial : n_partial + n_pcm] = pcm
+            self.n_partial = n_partial + n_pcm
+        elif n_pcm == FRAME_SAMPLES and not n_partial:
             self._frames.append(pcm.reshape(1, FRAME_SAMPLES))
             self.n_frames += 1
         else:

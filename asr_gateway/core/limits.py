@@ -53,11 +53,13 @@ class AudioBounds:
 class AudioAccount:
     """What one session holds, charged to the budget beyond the guaranteed part; decides when to stop reading."""
 
-    __slots__ = ("_budget", "_charged_bytes", "_guaranteed_samples", "_held_samples", "_max_samples")
+    __slots__ = ("_budget", "_charged_bytes", "_held_samples", "_max_samples", "guaranteed_samples", "is_beyond")
 
     def __init__(self, budget: ByteBudget, bounds: AudioBounds) -> None:
         self._budget = budget
-        self._guaranteed_samples = bounds.guaranteed_samples
+        self.guaranteed_samples = bounds.guaranteed_samples
+        self.is_beyond = False
+        """Whether the session holds as much as is guaranteed, or more; while not, ``hold`` has nothing to do."""
         self._max_samples = bounds.max_samples
         self._charged_bytes = 0
         self._held_samples = 0
@@ -65,9 +67,8 @@ class AudioAccount:
     def hold(self, n_samples: int) -> bool:
         """Set how many samples the session holds now; return whether it may take in more."""
         self._held_samples = n_samples
-        if n_samples < self._guaranteed_samples and not self._charged_bytes:
-            return True
-        due_bytes = max(0, n_samples - self._guaranteed_samples) * SAMPLE_BYTES
+        self.is_beyond = n_samples >= self.guaranteed_samples
+        due_bytes = max(0, n_samples - self.guaranteed_samples) * SAMPLE_BYTES
         self._budget.charge(due_bytes - self._charged_bytes)
         self._charged_bytes = due_bytes
         return self.may_read
@@ -75,6 +76,4 @@ class AudioAccount:
     @property
     def may_read(self) -> bool:
         """Whether the session may take in more audio."""
-        return self._held_samples < self._guaranteed_samples or (
-            self._held_samples < self._max_samples and not self._budget.is_exhausted
-        )
+        return not self.is_beyond or (self._held_samples < self._max_samples and not self._budget.is_exhausted)

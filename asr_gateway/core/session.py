@@ -100,7 +100,8 @@ class Session:
         n_samples = len(pcm)
         self.samples_received += n_samples
         self._buffered_samples += n_samples
-        return self._account.hold(self._framer.push(pcm))
+        n_waiting = self._framer.push(pcm)
+        return n_waiting < self._account.guaranteed_samples or self._account.hold(n_waiting)
 
     def receive_marker(self, marker_id: int) -> None:
         """Ask for ``marker_id`` to be echoed once everything received so far is processed.
@@ -229,7 +230,8 @@ class Session:
                 out.add_frames(self.id, self.epoch, self._next_frame, framer.take(n_frames))
                 credit.spend(n_frames)
                 self._next_frame += n_frames
-                self._account.hold(framer.n_frames * FRAME_SAMPLES + framer.n_partial)
+                if self._account.is_beyond:
+                    self._account.hold(framer.n_samples)
         while self._controls and self._controls[0].frame <= self._next_frame:
             out.controls.append(replace(self._controls.popleft(), epoch=self.epoch))
 

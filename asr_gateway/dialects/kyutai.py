@@ -45,6 +45,7 @@ _FIXARRAY_MASK: Final = 0xF0
 _MAX_ARRAY16: Final = (1 << 16) - 1
 _UINT16: Final = struct.Struct(">BH")
 _FLOAT32: Final = np.dtype(">f4")
+_NATIVE: Final = np.dtype(np.float32)
 _FLOAT32_PREFIX: Final = 0xCA
 _FLOAT32_STRIDE: Final = 5
 _FLOAT32_BEGIN: Final = len(_AUDIO_HEAD) + _UINT16.size
@@ -70,7 +71,7 @@ def decode(data: bytes | bytearray) -> ClientEvent:
     head, n_samples, prefixes = _float32_layout(len(data))
     if data.startswith(head) and data[_FLOAT32_BEGIN::_FLOAT32_STRIDE] == prefixes:
         values = np.ndarray((n_samples,), _FLOAT32, data, _FLOAT32_BEGIN + 1, (_FLOAT32_STRIDE,))
-        return values.astype(np.float32)
+        return values.astype(_NATIVE)
     if data.startswith(_AUDIO_HEAD):
         pcm = _uniform_pcm(data)
         if pcm is not None:
@@ -264,7 +265,10 @@ def pack_pauses(pauses: NDArray[np.float32]) -> list[bytes]:
 
 def step(step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> bytes:
     """Encode one processed frame; ``packed_pauses`` is a piece of ``pack_pauses``."""
-    return b"".join((_STEP, _unsigned(step_idx), packed_pauses, _BUFFERED, _unsigned(buffered_pcm)))
+    # Most steps of a session, and most sessions that keep pace: no call for what they have.
+    index = _UINT16.pack(0xCD, step_idx) if 1 << 8 <= step_idx < 1 << 16 else _unsigned(step_idx)
+    buffered = _unsigned(buffered_pcm) if buffered_pcm else b"\0"
+    return b"".join((_STEP, index, packed_pauses, _BUFFERED, buffered))
 
 
 def event(event: StepEvent) -> bytes:

@@ -83,8 +83,12 @@ class Frames:
                 n_bytes, begin = data[2] << 8 | data[3], _HEAD_16 + _MASK
             elif not 0 <= n_bytes < _IS_16:  # not masked, or 127: the mark of a length of 64 bits
                 return self._cut(data)
-            if len(data) == begin + n_bytes and n_bytes <= self._max_bytes and self.take_now(_payload(data, begin)):
-                return _GO_ON
+            if len(data) == begin + n_bytes and n_bytes <= self._max_bytes:
+                payload = bytearray(data)
+                del payload[:begin]
+                websocket_mask(data[begin - _MASK : begin], payload)
+                if self.take_now(payload):
+                    return _GO_ON
         return self._cut(data)
 
     def _cut(self, data: bytes) -> tuple[bool, bytes]:

@@ -113,7 +113,8 @@ class WebSocketReader:
         self._n_in_turn += 1
         try:
             event = self._decode(data)
-            self._clocks.understood(now)
+            clocks = self._clocks
+            clocks.heard_at = clocks.understood_at = now
             if isinstance(event, np.ndarray):
                 if not stream.audio(event):
                     self._take_no_more()

@@ -61,7 +61,7 @@ class WebSocketWriter:
             return
         transport.write(frames)
         self.sent_bytes += len(frames)
-        self._clocks.sent(self._loop.time())
+        self._clocks.sent_at = self._loop.time()
         if not self.is_full and transport.get_write_buffer_size() > self._limit_bytes:
             self._set_full(is_full=True)
 
