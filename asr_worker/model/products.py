@@ -100,10 +100,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class Product:
     """A weight ``[out, in]``, of those that ``can_pack`` allows, as a step multiplies it; no gradients."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         weight = weight.detach()
         is_packed = weight.numel() >= MIN_PACKED_NUMBERS
         self._weight = packed(weight) if is_packed else weight
+        self._bias = bias
         self._is_read = not is_packed and weight.numel() >= MIN_READ_NUMBERS
         # Made once: in a step, a view costs more than a small sum.
         self._turned = None if is_packed else weight.t()
@@ -111,15 +112,16 @@ class Product:
     def __call__(self, x: Tensor) -> Tensor:
         """Map ``[N, in]`` to ``[N, out]``."""
         if self._turned is None:
-            return linear(x, self._weight)
+            return linear(x, self._weight, self._bias)
         if self._is_read:
             self._weight.sum()
-        return torch.mm(x, self._turned)
+        return torch.mm(x, self._turned) if self._bias is None else torch.addmm(self._bias, x, self._turned)
 
     def add_to(self, x: Tensor, inner: Tensor) -> Tensor:
         """Return ``x`` ``[N, out]``, perhaps overwritten, plus the product with ``inner`` ``[N, in]``."""
         if self._turned is None:
-            return add_linear_(x, inner, self._weight, None)
+            return add_linear_(x, inner, self._weight, self._bias)
+        assert self._bias is None
         if self._is_read:
             self._weight.sum()
         return x.addmm_(inner, self._turned)
@@ -158,11 +160,19 @@ def two_columns(weight: Tensor) -> Tensor:
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int) -> Tensor:
     """Map ``[B, T, in]`` to ``[B, (T - kernel) / stride + 1, out]`` with a weight of ``packed_conv``."""
-    # One line of an image whose channels come last: the memory is the same.
-    image = x.transpose(1, 2)[:, :, None]
+    return conv_image(image_of(x), weight, bias, stride=stride)
+
+
+def image_of(x: Tensor) -> Tensor:
+    """View ``[B, T, C]`` as one line of an image whose channels come last: the memory is the same."""
+    return x.transpose(1, 2)[:, :, None]
+
+
+def conv_image(image: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int) -> Tensor:
+    """Do what ``conv`` does with an ``image_of`` what goes in."""
     run = torch.ops.mkldnn._convolution_pointwise  # noqa: SLF001
     out: Tensor = run(image, weight, bias, [0, 0], [1, stride], [1, 1], 1, "none", [], "")
-    return out[:, :, 0].transpose(1, 2)
+    return out.permute(0, 2, 3, 1).flatten(0, 1)
 
 
 def write_elu(x: Tensor, out: Tensor) -> None:

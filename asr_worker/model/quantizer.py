@@ -9,10 +9,14 @@ squared norms are computed once; a search is then one matrix product and an argm
 Source: model.md section 9.4.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from asr_worker.model.products import MIN_PACKED_NUMBERS, can_pack, linear, pack_weights, packed
+from asr_worker.model.products import Product, can_pack
 from shared.config import MimiConfig
 
 MIN_USAGE = 1e-5
@@ -30,31 +34,22 @@ class SplitQuantizer(nn.Module):
         self.entries = nn.Parameter(torch.empty(*shape, config.codebook_dim))
         self.register_buffer("minus_half_norms", torch.empty(shape), persistent=False)
         self.minus_half_norms: Tensor
-        self._packed: list[Tensor] = []
+        self._packed: _PackedQuantizer | None = None
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map ``[N, dimension]`` to codes ``[N, n_codebooks]``, int64."""
+        if self._packed is not None:
+            return self._packed(latents)
         entries, offsets = self.entries.unbind(), self.minus_half_norms.unbind()
-        searched = self._packed or entries
-
-        def nearest(level: int, x: Tensor) -> Tensor:
-            # The least distance is the largest x.e - |e|^2 / 2.
-            return linear(x, searched[level], offsets[level]).argmax(dim=-1)
-
-        codes = [nearest(0, linear(latents, self.first_proj))]
-        residual = linear(latents, self.rest_proj)
-        for level in range(1, len(entries)):
-            if level > 1:
-                residual = residual - torch.embedding(entries[level - 1], codes[-1])
-            codes.append(nearest(level, residual))
-        return torch.stack(codes, dim=-1)
+        searches = [partial(functional.linear, weight=entries[i], bias=offsets[i]) for i in range(len(entries))]
+        first, rest = (functional.linear(latents, weight) for weight in (self.first_proj, self.rest_proj))
+        return _search(first, rest, entries, searches)
 
     def pack(self) -> None:
         """Pack what is multiplied; from here on only ``forward`` without gradients works."""
-        pack_weights(self, "first_proj", "rest_proj")
-        # The entries themselves stay as well: they are what is subtracted.
-        if can_pack(self.entries) and self.entries[0].numel() >= MIN_PACKED_NUMBERS:
-            self._packed = [packed(entries) for entries in self.entries]
+        if can_pack(self.entries):
+            self._packed = _PackedQuantizer(self)
+            del self.first_proj, self.rest_proj
 
     @torch.no_grad()
     def put_codebook(self, level: int, embedding_sum: Tensor, cluster_usage: Tensor) -> None:
@@ -63,3 +58,32 @@ class SplitQuantizer(nn.Module):
         entries = embedding_sum.to(self.entries.device, torch.float32) / usage[:, None]
         self.entries[level].copy_(entries)
         self.minus_half_norms[level].copy_(entries.square().sum(-1) / -2)
+
+
+class _PackedQuantizer:
+    """The quantiser as a step on CPU runs it: views and packed weights are made once."""
+
+    def __init__(self, of: SplitQuantizer) -> None:
+        self._project = Product(torch.cat((of.first_proj, of.rest_proj)))
+        # The entries themselves stay as well: they are what is subtracted.
+        self._entries = of.entries.detach().unbind()
+        self._searches = [Product(*level) for level in zip(self._entries, of.minus_half_norms.unbind(), strict=True)]
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        first, rest = self._project(latents).chunk(2, dim=-1)
+        return _search(first, rest, self._entries, self._searches)
+
+
+def _search(
+    first: Tensor, rest: Tensor, entries: Sequence[Tensor], searches: Sequence[Callable[[Tensor], Tensor]]
+) -> Tensor:
+    """Return the codes ``[N, n_codebooks]`` of both projections; a level's search maps ``[N, D]`` to scores ``[N, K]``.
+
+    The least distance is the largest x.e - |e|^2 / 2.
+    """
+    codes = [searches[0](first).argmax(dim=-1)]
+    for level in range(1, len(searches)):
+        if level > 1:
+            rest = rest - torch.embedding(entries[level - 1], codes[-1])
+        codes.append(searches[level](rest).argmax(dim=-1))
+    return torch.stack(codes, dim=-1)

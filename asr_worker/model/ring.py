@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from asr_worker.model.attention import (
-    additive,
     attend,
     attend_in_place,
     frequencies_of,
@@ -89,6 +88,8 @@ class Ring:
         self._halves = torch.arange(2, device=device)[:, None, None, None] * (n_rows * n_heads * context)
         self._slots = torch.arange(n_rows, device=device)
         self._everyone = all_rows(n_rows)
+        # What is added to the scores of cells that are seen, and of others.
+        self._shown, self._hidden = (torch.full((), added, device=device, dtype=dtype) for added in (0.0, -torch.inf))
         self.dtype = dtype
 
     def begin(self, n_new: int, rows: Rows | None = None, active: Tensor | None = None) -> "RingStep":
@@ -131,7 +132,7 @@ class Ring:
         visible = (steps_ago <= last)[:, None]
         if new.shape[1] > 1:
             visible = visible & (steps_ago[:, None] >= (last - new)[:, :, None])
-        return additive(visible[:, None], self.dtype)
+        return torch.where(visible[:, None], self._shown, self._hidden)
 
     def advance(self, active: Tensor, n_new: int, rows: Rows | None = None) -> None:
         """End a step: of the slots in ``rows``, those in ``active`` ``[n]`` move on by ``n_new`` positions."""

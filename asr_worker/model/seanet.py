@@ -20,8 +20,9 @@ from asr_worker.model.products import (
     VECTOR_FLOATS,
     add_linear_,
     can_pack,
-    conv,
+    conv_image,
     conv_pays,
+    image_of,
     linear,
     pack_weights,
     packed_conv,
@@ -63,16 +64,16 @@ class CausalConv(nn.Module):
         elif self.is_activated:
             x = past.activate(x)
         if self._is_packed_conv:
-            return conv(x, self.weight, self.bias, stride=self._stride).view(len(x), -1, self.published_shape[0])
+            return conv_image(x, self.weight, self.bias, stride=self._stride).view(len(x), -1, self.published_shape[0])
         n_rows, n_windows, n_inputs = x.shape
         if n_windows < MANY_WINDOWS or self.weight.is_mkldnn:
             x = x.reshape(n_rows * n_windows, n_inputs)
         return linear(x, self.weight, self.bias).view(n_rows, n_windows, -1)
 
     def windows(self, joined: Tensor) -> Tensor:
-        """View ``[B, n_carried + T, in]`` as windows ``[B, T / stride, kernel * in]``, or leave it to ``conv``."""
+        """View ``[B, n_carried + T, in]`` as windows ``[B, T / stride, kernel * in]``, or as an image to convolve."""
         if self._is_packed_conv:
-            return joined
+            return image_of(joined)
         return joined.unfold(1, self._kernel, self._stride).transpose(2, 3).flatten(2)
 
     def add_to(self, x: Tensor, inner: Tensor) -> Tensor:
