@@ -14,7 +14,9 @@ from aiohttp import WSMsgType, web
 
 from bench.processes import PATH
 
-STEP = msgpack.packb({"type": "Step", "step_idx": 1000, "prs": [0.1, 0.2, 0.3, 0.4], "buffered_pcm": 0})
+STEP = msgpack.packb(
+    {"type": "Step", "step_idx": 1000, "prs": [0.1, 0.2, 0.3, 0.4], "buffered_pcm": 0}, use_single_float=True
+)
 READY = msgpack.packb({"type": "Ready"})
 SHORT_BYTES = 40
 """A Marker is shorter, audio is longer."""
