@@ -7,9 +7,9 @@ as it reads: ``at_once`` sessions' messages wait for it whenever its loop turns,
 1000 streams at 80 ms, 64 messages are 5 ms). Connecting is not counted. The two servers take turns with the same
 clients and bytes; the share is the median of the turns' ratios. Streams per core is 80 ms divided by that CPU time.
 
-Both servers do the same work at their clients' sockets: for each message one read, for each frame one write of a Step of
-as many bytes. (Our words travel in the same packets as Steps.) What the gateway does beyond that is no part of the floor: it
-checks and decodes the samples, and passes 7.7 kB of each frame on to a worker.
+Both servers do the same work at their clients' sockets: for each message one read, for each frame one write of a Step
+of as many bytes. (Our words travel in the same packets as Steps.) What the gateway does beyond that is no part of the
+floor: it checks and decodes the samples, and passes 7.7 kB of each frame on to a worker.
 
 Clients and a worker with the fake model run on the other core; ``--one-core`` puts everything on core 1, where the
 caches are colder for all. Opus has a second floor, the echo plus libopus: nobody decodes a packet for less than libopus
@@ -128,12 +128,13 @@ def libopus_us_per_frame() -> float:
     packets = [encoder.encode(chunk.tobytes(), n_samples) for chunk in chunks]
     out = np.zeros(n_samples, np.float32)
     pointer = out.ctypes.data_as(opuslib.api.c_float_pointer)
+    decode = opuslib.api.libopus["opus_decode_float"]
     times_s = []
     for _ in range(5):
         decoder = opuslib.Decoder(SAMPLE_RATE, 1)
         begun_s = time.thread_time()
         for packet in packets:
-            opuslib.api.decoder.libopus_decode_float(decoder.decoder_state, packet, len(packet), pointer, n_samples, 0)
+            decode(decoder.decoder_state, packet, len(packet), pointer, n_samples, 0)
         times_s.append(time.thread_time() - begun_s)
     return 1e6 * median(times_s) / len(packets) * 4
 
