@@ -57,7 +57,8 @@ class Session:
     __slots__ = (
         "_account", "_acknowledged", "_buffered_samples", "_controls", "_credit", "_framer", "_is_given_back",
         "_n_controls", "_n_early_inits", "_n_markers", "_n_restarts", "_next_frame", "_silence_prefix_frames",
-        "_urgent", "epoch", "frames_stepped", "id", "is_output_full", "kind", "samples_received", "state",
+        "_urgent", "epoch", "frames_stepped", "has_new_frame", "id", "is_output_full", "kind", "samples_received",
+        "state",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,8 @@ class Session:
         """Client frames stepped in the whole life of the session."""
         self.samples_received = 0
         """Samples of the client in the whole life of the session."""
+        self.has_new_frame = False
+        """After ``receive_audio``: whether whole frames wait, so that ``take`` may have something to move."""
         self._silence_prefix_frames = silence_prefix_frames
         self._account = account
         self._framer = Framer()
@@ -101,6 +104,7 @@ class Session:
         self.samples_received += n_samples
         self._buffered_samples += n_samples
         n_waiting = self._framer.push(pcm)
+        self.has_new_frame = n_waiting >= FRAME_SAMPLES
         return n_waiting < self._account.guaranteed_samples or self._account.hold(n_waiting)
 
     def receive_marker(self, marker_id: int) -> None:

@@ -65,7 +65,7 @@ class Stream:
         """Append samples; return whether more may be read, else ``has_room`` will be called."""
         session = self.session
         may_read = session.receive_audio(pcm)
-        if self.link is not None:
+        if session.has_new_frame and self.link is not None:
             self.link.wake(session)
         self.is_starved = not may_read
         return may_read
