@@ -34,6 +34,10 @@ PACK_ROWS: Final = 64
 MIN_PACKED_NUMBERS: Final = 1 << 18
 """Smaller weights stay as they are: each call of the packed product costs 15 us, twelve more than the default."""
 
+MIN_PACKED_ROWS: Final = 4
+"""Fewer rows are filled up with zeros: oneDNN reads the weight in a slower way for them (2 x 512 x 2048: 0.38 ms against
+0.30)."""
+
 MIN_READ_NUMBERS: Final = 1 << 13
 """What is smaller is not read before it is multiplied: it comes as fast, or stays in a cache."""
 
@@ -92,6 +96,10 @@ def read_ahead(numbers: Tensor) -> None:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map ``[..., in]`` to ``[..., out]`` with a weight ``[out, in]``, packed or not."""
     if weight.is_mkldnn:
+        n_rows = len(x)
+        if x.dim() == 2 and n_rows < MIN_PACKED_ROWS:  # noqa: PLR2004
+            filled = functional.pad(x, (0, 0, 0, MIN_PACKED_ROWS - n_rows))
+            return linear(filled, weight, bias)[:n_rows]
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]  # noqa: SLF001
     read_ahead(weight)
     return functional.linear(x, weight, bias)
@@ -129,6 +137,8 @@ class Product:
 
 def add_linear_(x: Tensor, inner: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return ``x`` ``[N, out]``, perhaps overwritten, plus ``linear`` of ``inner`` ``[N, in]``; no gradients."""
+    if weight.is_mkldnn and len(inner) < MIN_PACKED_ROWS:
+        return x.add_(linear(inner, weight, bias))
     if weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise.binary(inner, x, weight, bias, "add")  # type: ignore[no-any-return]  # noqa: SLF001
     read_ahead(weight)

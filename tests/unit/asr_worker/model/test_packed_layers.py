@@ -69,11 +69,15 @@ def test_half_precision_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("n_out", [8, 100, MIN_PACKED_NUMBERS // 96 + 1])
+@pytest.mark.parametrize("n_rows", [1, 2, 5])
 @torch.inference_mode()
-def test_a_product_may_be_added_to_rows(n_out: int) -> None:
+def test_a_product_may_be_added_to_rows(n_out: int, n_rows: int) -> None:
     generator = torch.Generator().manual_seed(n_out)
-    weight, inner, x = (torch.randn(shape, generator=generator) for shape in ((n_out, 96), (5, 96), (5, n_out)))
-    product = Product(weight)
+    weight, inner, x = (
+        torch.randn(shape, generator=generator) for shape in ((n_out, 96), (n_rows, 96), (n_rows, n_out))
+    )
+    product, biased = Product(weight), Product(weight, weight[:, 0].contiguous())
+    torch.testing.assert_close(biased(inner), inner @ weight.t() + weight[:, 0], atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(product(inner), inner @ weight.t(), atol=1e-4, rtol=1e-5)
     expected = x + inner @ weight.t()
     torch.testing.assert_close(product.add_to(x, inner), expected, atol=1e-4, rtol=1e-5)
