@@ -3,8 +3,9 @@
     python -m bench.step [--sizes demo full] [--batches 1 8 32] [--reference-python PATH]
 
 Engines take turns of a few steps on the same core, so that other work on the machine hits all alike: trust the ratios,
-and CPU time before wall time. ``--reference-python`` names an interpreter whose environment has ``moshi`` (and perhaps
-``rustymimi``); without it only our own model is measured. ``--active`` measures whether cost follows the active rows.
+and CPU time before wall time; ``of_moshi_p10`` and ``of_moshi_p90`` are the spread of the ratio over these turns.
+``--reference-python`` names an interpreter whose environment has ``moshi`` (and perhaps ``rustymimi``); without it only
+our own model is measured. ``--active`` measures whether cost follows the active rows.
 """
 
 import argparse
@@ -125,12 +126,15 @@ def measure(
     """Return one row for each engine that can step the spec."""
     running = [engine for engine in engines if can_step(engine.name, size, spec)]
     times = {engine.name: Times() for engine in running}
+    turns: dict[str, list[float]] = {engine.name: [] for engine in running}
     for engine in running:
         engine.start(spec)
         engine.run(2)
     for _ in range(options.rounds):
         for engine in running:
-            times[engine.name].extend(engine.run(options.steps))
+            turn = engine.run(options.steps)
+            times[engine.name].extend(turn)
+            turns[engine.name].append(median(turn.cpu_ms if spec.device == "cpu" else turn.wall_ms))
     dtype = DTYPES[spec.dtype]
     kv_bytes = KV_BYTES[spec.kv_cache or "model"] or dtype.itemsize
     floor_ms = work_of(size, active=spec.active, fill=spec.fill, dtype=dtype, kv_bytes=kv_bytes).floor_ms(machine)
@@ -141,6 +145,7 @@ def measure(
         # A GPU works while the process sleeps.
         own_ms = cpu_ms if spec.device == "cpu" else wall_ms
         share = own_ms / median(reference.cpu_ms if spec.device == "cpu" else reference.wall_ms) if reference else None
+        shares = [own / others for own, others in zip(turns[name], turns.get("moshi", ()), strict=False)]
         rows.append(
             {
                 "size": size.name,
@@ -157,6 +162,8 @@ def measure(
                 "floor_ms": floor_ms,
                 "over_floor": own_ms / floor_ms,
                 "of_moshi": share,
+                "of_moshi_p10": quantile(shares, 0.1) if shares else None,
+                "of_moshi_p90": quantile(shares, 0.9) if shares else None,
                 "target": TARGETS.get(spec.batch) if name == "ours" and spec.dtype == "f32" else None,
             }
         )

@@ -35,8 +35,8 @@ MIN_PACKED_NUMBERS: Final = 1 << 18
 """Smaller weights stay as they are: each call of the packed product costs 15 us, twelve more than the default."""
 
 MIN_PACKED_ROWS: Final = 4
-"""Fewer rows are filled up with zeros: oneDNN reads the weight in a slower way for them (2 x 512 x 2048: 0.38 ms against
-0.30)."""
+"""Fewer rows are filled up with zeros: oneDNN reads the weight in a slower way for them (2 x 512 x 2048: 0.38 ms
+instead of 0.30)."""
 
 MIN_READ_NUMBERS: Final = 1 << 13
 """What is smaller is not read before it is multiplied: it comes as fast, or stays in a cache."""
