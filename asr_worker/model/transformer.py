@@ -93,7 +93,7 @@ class Transformer(nn.Module):
         return x
 
     def pack(self) -> None:
-        """Pack the weights if they can be; from here on only ``forward`` without gradients works."""
+        """Pack the weights if they can be; from here on it only steps."""
         if not all(can_pack(weight) for weight in self.parameters()):
             return
         while self.layers:
