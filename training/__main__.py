@@ -8,6 +8,7 @@ finetune  adapt a checkpoint of any size to (audio, words with times)
 """
 
 import argparse
+import math
 import signal
 import sys
 import threading
@@ -45,6 +46,24 @@ def main() -> None:
         sys.exit(f"training: {error}")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        message = f"{text!r} is no whole number of at least 1"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        message = f"{text!r} is no number above 0"
+        raise argparse.ArgumentTypeError(message)
+    return minutes
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -52,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     bank = commands.add_parser("bank", help="speak the phrases")
     bank.add_argument("--bank", type=Path, required=True)
-    bank.add_argument("--phrases", type=int, default=40_000)
+    bank.add_argument("--phrases", type=_count, default=40_000)
     bank.add_argument("--flite-share", type=float, default=0.5)
     bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
     bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
@@ -61,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train and export")
     train.add_argument("--bank", type=Path, required=True)
     train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
-    train.add_argument("--minutes", type=float, default=60.0)
-    train.add_argument("--steps", type=int, help="instead of minutes")
+    train.add_argument("--minutes", type=_minutes, default=60.0)
+    train.add_argument("--steps", type=_count, help="instead of minutes")
     train.add_argument("--config", type=Path, default=HERE / "demo.toml", help="sizes of the model")
     train.add_argument(
         "--start-from",
@@ -71,13 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    train.add_argument("--batch", type=int, default=8)
+    train.add_argument("--batch", type=_count, default=8)
     train.add_argument("--seed", type=int, default=1)
     train.set_defaults(run=_train)
     evaluate = commands.add_parser("eval", help="examine checkpoints")
     evaluate.add_argument("checkpoints", nargs="+", metavar="NAME=TOML")
     evaluate.add_argument("--out", type=Path, required=True)
-    evaluate.add_argument("--recordings", type=int, default=24, help="of ten seconds in each set")
+    evaluate.add_argument("--recordings", type=_count, default=24, help="of ten seconds in each set")
     evaluate.add_argument("--seed", type=int, default=4242)
     evaluate.add_argument("--people", type=Path, help="folder of recorded words: two more sets")
     evaluate.add_argument("--only", default="", help="groups whose name contains this")
@@ -91,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("config", type=Path, help="TOML of the checkpoint")
     tune.add_argument("manifest", type=Path, help='JSON lines: {"audio": FILE, "words": [["hello", 0.52, 0.91], ...]}')
     tune.add_argument("--out", type=Path, required=True)
-    tune.add_argument("--steps", type=int, default=1000)
-    tune.add_argument("--batch", type=int, default=4)
+    tune.add_argument("--steps", type=_count, default=1000)
+    tune.add_argument("--batch", type=_count, default=4)
     tune.add_argument("--rate", type=float, default=1e-5)
     tune.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     tune.set_defaults(run=_finetune)
