@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,14 +15,13 @@ from training.__main__ import main
     ],
 )
 def test_a_run_of_nothing_is_refused_by_name(
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     flag: str,
     value: str,
     complaint: str,
 ) -> None:
-    argv = ["training", "train", "--bank", str(tmp_path), "--out", str(tmp_path), f"{flag}={value}"]
+    argv = ["training", "train", "--bank", "bank", "--out", "out", f"{flag}={value}"]
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit):
         main()
