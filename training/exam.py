@@ -42,8 +42,10 @@ def exam(seed: int, n: int, n_words: int, people: Path | None = None) -> Iterato
         strangers = People(people, words.VOCABULARY[:n_words], held_out=True)
         known = studio.record(n, lambda rng, _: strangers.known(rng), studio.known)
         yield TestSet(name="twenty words, speakers never heard", group="recorded people", recordings=known)
-        foreign = studio.record(n, lambda rng, _: strangers.foreign(rng), studio.foreign)
-        yield TestSet(name="English, recorded people, speakers never heard", group="foreign words", recordings=foreign)
+        if strangers.has_foreign:
+            foreign = studio.record(n, lambda rng, _: strangers.foreign(rng), studio.foreign)
+            name = "English, recorded people, speakers never heard"
+            yield TestSet(name=name, group="foreign words", recordings=foreign)
     yield from _foreign(studio, n)
     yield from _noises(studio)
     base = studio.record(n, studio.espeak(held_out=True), studio.known)

@@ -98,6 +98,11 @@ class People:
             message = f"{folder}: none of its recordings is a word of the vocabulary by a speaker of this part"
             raise ConfigError(message)
 
+    @property
+    def has_foreign(self) -> bool:
+        """Whether any of the recordings is of a word that is not of the vocabulary."""
+        return bool(self._foreign)
+
     def draw(self, rng: random.Random) -> Speech:
         """Draw a phrase for training: half of them of known words only, a quarter mixed, a quarter foreign.
 
@@ -120,7 +125,7 @@ class People:
         return self._phrase(_as_they_are(rng, self._known), rng)
 
     def foreign(self, rng: random.Random) -> Speech:
-        """Draw up to four recorded foreign words by one speaker, as they are.
+        """Draw up to four recorded foreign words by one speaker, as they are; there must be some.
 
         Raises:
             SynthesisError: a recording in it is unusable.

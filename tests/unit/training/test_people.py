@@ -103,6 +103,13 @@ def test_training_and_exam_never_hear_the_same_speaker(folder: Path) -> None:
     assert lengths == {False: {0.4}, True: {0.3}}
 
 
+def test_speakers_who_say_nothing_foreign_are_told_from_those_who_do(folder: Path) -> None:
+    parts = [People(folder, ("stop",), held_out=held_out).has_foreign for held_out in (False, True)]
+    assert parts == [True, False]
+    said = {word.text for word in People(folder, ("stop",), held_out=False).foreign(random.Random(1)).words}
+    assert said == {"tree"}
+
+
 def test_background_noise_is_no_word(folder: Path) -> None:
     assert {one.word for one in recorded(folder)} == {"stop", "tree"}
 
