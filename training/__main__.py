@@ -25,11 +25,11 @@ from training.espeak import SynthesisError
 from training.evaluate import Examination, examine
 from training.feed import fed
 from training.finetune import FineTuning, fine_tune
+from training.foreign_recordings import foreign_recordings
 from training.net import Net
 from training.people import People
 from training.progress import Schedule
 from training.published import export, module_of, read_published, take_over, words_of
-from training.recordings import recorded
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
 from training.utterance import UtteranceSource
@@ -132,7 +132,7 @@ def _bank(args: argparse.Namespace) -> None:
     phrases = synthesise(
         args.seed, args.phrases, flite_share=args.flite_share, people=people, people_share=args.people_share
     )
-    write_bank(args.bank, chain(phrases, recorded()) if people else phrases, report)
+    write_bank(args.bank, chain(phrases, foreign_recordings()) if people else phrases, report)
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 

@@ -2,11 +2,12 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))  # the training package is not installed: nothing that ships needs it
@@ -65,3 +66,17 @@ def tone_bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     folder = tmp_path_factory.mktemp("bank")
     write_bank(folder, tones(60))
     return Bank(folder)
+
+
+@pytest.fixture
+def beep() -> Callable[..., None]:
+    """Return what writes a stereo file of (seconds, loudness) after each other."""
+
+    def write(path: Path, *pattern: tuple[float, float]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mono = np.concatenate(
+            [loudness * np.sin(0.1 * np.arange(int(seconds * 22_050))) for seconds, loudness in pattern]
+        )
+        soundfile.write(path, np.stack((mono, mono), axis=1), 22_050)
+
+    return write

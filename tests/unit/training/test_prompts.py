@@ -1,23 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from training import prompts
 from training.espeak import SynthesisError
-
-RATE_HZ = 22_050
-
-
-def tones(path: Path, *pattern: tuple[float, float]) -> None:
-    """Write a stereo recording of (seconds, loudness) after each other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [
-        loudness * np.sin(np.arange(int(seconds * RATE_HZ)) * 0.1).astype(np.float32) for seconds, loudness in pattern
-    ]
-    mono = np.concatenate(parts)
-    soundfile.write(path, np.stack((mono, mono), axis=1), RATE_HZ)
 
 
 def test_a_missing_prompt_names_the_package_it_comes_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -26,9 +13,11 @@ def test_a_missing_prompt_names_the_package_it_comes_with(monkeypatch: pytest.Mo
         prompts.played("seven", "en")
 
 
-def test_a_prompt_is_its_word_without_the_silence_around_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_prompt_is_its_word_without_the_silence_around_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, beep: Callable[..., None]
+) -> None:
     monkeypatch.setattr(prompts, "FOLDER", tmp_path)
-    tones(tmp_path / prompts.PEOPLE["en"] / "digits" / "7.wav", (0.4, 0), (0.5, 0.3), (0.6, 0))
+    beep(tmp_path / prompts.PEOPLE["en"] / "digits" / "7.wav", (0.4, 0), (0.5, 0.3), (0.6, 0))
     speech = prompts.played("seven", "en")
     assert [(word.text, word.start_s) for word in speech.words] == [("seven", 0.0)]
     assert speech.words[0].end_s == pytest.approx(0.5, abs=0.03)

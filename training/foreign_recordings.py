@@ -42,7 +42,7 @@ _SILENT: Final = 0.04
 _SOUND_ALIKE: Final = frozenset({*VOCABULARY, *listed("da hi tu")})
 
 
-def recorded(folders: Sequence[Path] = FOLDERS) -> Iterator[Speech]:
+def foreign_recordings(folders: Sequence[Path] = FOLDERS) -> Iterator[Speech]:
     """Read all recordings that are installed, in an order that does not change; what cannot be read is left out."""
     paths = [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES]
     for path in paths:
