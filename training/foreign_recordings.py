@@ -16,6 +16,7 @@ import soundfile
 import soxr
 
 from training.listing import listed
+from training.loudness import STEPS_PER_S, loud_steps
 from training.phones import UNKNOWN
 from training.speech import Pcm, Sound, Span, Speech
 from training.words import VOCABULARY
@@ -58,20 +59,20 @@ def foreign_recordings(folders: Sequence[Path] = FOLDERS) -> Iterator[Speech]:
 
 
 def _speech(pcm: Pcm) -> Speech | None:
-    hop = RATE_HZ // 100
-    pcm = pcm[: int(_LONGEST_S * RATE_HZ) // hop * hop]
-    pcm = pcm[: len(pcm) // hop * hop]
-    loudness = np.sqrt(np.mean(np.square(pcm.reshape(-1, hop)), axis=1))
-    loud = np.nonzero(loudness > _SILENT * loudness.max(initial=1e-3))[0]
+    hop = RATE_HZ // STEPS_PER_S
+    pcm = pcm[: int(_LONGEST_S * RATE_HZ)]
+    loud = loud_steps(pcm, RATE_HZ, least=_SILENT)
     if len(loud) * hop < _SHORTEST_S * RATE_HZ:
         return None
     first, last = int(loud[0]), int(loud[-1]) + 1
-    breaks = np.nonzero(np.diff(loud) > _GAP_S * 100)[0]
+    breaks = np.nonzero(np.diff(loud) > _GAP_S * STEPS_PER_S)[0]
     starts, ends = [first, *loud[breaks + 1]], [*(loud[breaks] + 1), last]
-    times = [((start - first) / 100, (end - first) / 100) for start, end in zip(starts, ends, strict=True)]
+    times = [
+        ((start - first) / STEPS_PER_S, (end - first) / STEPS_PER_S) for start, end in zip(starts, ends, strict=True)
+    ]
     return Speech(
         pcm=pcm[first * hop : last * hop],
         rate_hz=RATE_HZ,
         words=tuple(Span(text="", start_s=float(start), end_s=float(end)) for start, end in times),
-        sounds=(Sound(phone=UNKNOWN, start_s=0.0, end_s=(last - first) / 100),),
+        sounds=(Sound(phone=UNKNOWN, start_s=0.0, end_s=(last - first) / STEPS_PER_S),),
     )

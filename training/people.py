@@ -25,11 +25,12 @@ import soxr
 
 from shared.errors import ConfigError
 from training.espeak import SynthesisError
+from training.loudness import STEPS_PER_S, loudness
 from training.phones import UNKNOWN
 from training.speech import Pcm, Sound, Span, Speech
 
 RATE_HZ: Final = 24_000
-_HOP: Final = RATE_HZ // 100
+_HOP: Final = RATE_HZ // STEPS_PER_S
 _LEVEL: Final = 0.07
 _MARGIN_S: Final = 0.06
 _FADE: Final = RATE_HZ // 80
@@ -194,11 +195,10 @@ def _as_they_are(rng: random.Random, of: dict[str, list[Recorded]]) -> list[tupl
 
 def cut_to_word(pcm: Pcm) -> Pcm:
     """Return the word in a recording with 60 ms of what surrounds it on either side; nothing where none stands out."""
-    steps = pcm[: len(pcm) // _HOP * _HOP].reshape(-1, _HOP)
-    if len(steps) < 2:  # noqa: PLR2004
-        return pcm[:0]
     # The difference of neighbours weighs what is heard as speech above hum and rumble.
-    db = 10 * np.log10(np.mean(np.square(np.diff(steps, axis=1)), axis=1) + 1e-10)
+    db = 20 * np.log10(loudness(np.diff(pcm, append=pcm[-1:]), RATE_HZ) + 1e-5)
+    if len(db) < 2:  # noqa: PLR2004
+        return pcm[:0]
     quiet, loud = np.percentile(db, (5, 95))
     if loud - quiet < _LEAST_RISE_DB:
         return pcm[:0]

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import soundfile
 
 from training.bank import Phrase
 from training.espeak import SynthesisError
 from training.listing import listed
+from training.loudness import STEPS_PER_S, loud_steps
 from training.speech import Pcm, Span, Speech
 
 FOLDER: Final = Path("/usr/share/asterisk/sounds")
@@ -80,7 +80,5 @@ def played(word: str, language: str) -> Speech:
 
 def _trimmed(pcm: Pcm, rate_hz: int) -> Pcm:
     """Cut silence off both ends, in steps of 10 ms."""
-    hop = rate_hz // 100
-    loudness = np.sqrt(np.mean(np.square(pcm[: len(pcm) // hop * hop].reshape(-1, hop)), axis=1))
-    loud = np.nonzero(loudness > _SILENT * loudness.max())[0]
+    hop, loud = rate_hz // STEPS_PER_S, loud_steps(pcm, rate_hz, least=_SILENT)
     return pcm[loud[0] * hop : (loud[-1] + 1) * hop]
