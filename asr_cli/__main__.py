@@ -10,6 +10,7 @@ from typing import Final
 
 from asr_cli.usage import UsageError
 from shared.errors import AsrError, ConfigError
+from shared.extras import missing_package
 
 COMMANDS: Final = {
     "serve": "run the service on this machine: one gateway and its workers",
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (UsageError, AsrError) as error:
         print(f"asr: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"asr: {missing_package(error, 'cli')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -3,6 +3,10 @@
 import sys
 from typing import Final
 
+from shared.extras import missing_package
+
+INCOMPLETE: Final = 1
+"""Exit status where a package is not installed."""
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as of a shell (128 + SIGINT)."""
 
@@ -13,6 +17,9 @@ def main() -> int:
         from asr_gateway.command import main as run  # noqa: PLC0415  (see above)
 
         return run()
+    except ModuleNotFoundError as error:
+        print(f"asr-gateway: {missing_package(error, 'gateway')}", file=sys.stderr)  # noqa: T201  (a command)
+        return INCOMPLETE
     except KeyboardInterrupt:
         return INTERRUPTED
 

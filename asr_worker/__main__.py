@@ -3,6 +3,10 @@
 import sys
 from typing import Final
 
+from shared.extras import missing_package
+
+INCOMPLETE: Final = 1
+"""Exit status where a package is not installed."""
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C, as of a shell (128 + SIGINT)."""
 
@@ -13,6 +17,9 @@ def main() -> int:
         from asr_worker.app import main as run  # noqa: PLC0415  (see above)
 
         return run()
+    except ModuleNotFoundError as error:
+        print(f"asr-worker: {missing_package(error, 'worker')}", file=sys.stderr)  # noqa: T201  (a command)
+        return INCOMPLETE
     except KeyboardInterrupt:
         return INTERRUPTED
 

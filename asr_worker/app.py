@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             try:
                 run(settings)
-            except AsrError:
+            except (AsrError, ModuleNotFoundError):
                 raise
             except Exception as error:
                 structlog.get_logger().exception(UNEXPECTED_ERROR_CAUGHT)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.errors import CheckpointError, ConfigError
+from shared.extras import install_command
 
 _SCHEME: Final = "hf://"
 
@@ -117,5 +118,5 @@ def _require_hub(reference: str) -> None:
     try:
         import huggingface_hub  # noqa: F401, PLC0415 as above
     except ImportError:
-        message = f"{reference}: hf:// needs huggingface_hub: pip install 'asr-streaming[worker]' (or [cli])"
+        message = f"{reference}: hf:// needs huggingface_hub: {install_command('worker')} (or [cli])"
         raise ConfigError(message) from None

@@ -17,8 +17,6 @@ from typing import Final, Self
 
 import numpy as np
 import structlog
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from asr_worker.core.tokens import FedTokens
 from shared.log_events import TOKEN_LOG_FAILED, TOKEN_LOG_WRITTEN
@@ -63,6 +61,11 @@ class TokenLog:
         on_lost: Callable[[int], None],
         max_queued: int = MAX_QUEUED_STEPS,
     ) -> None:
+        # Here and not above: the fake model runs where this is not installed.
+        from safetensors import SafetensorError  # noqa: PLC0415
+        from safetensors.numpy import save_file  # noqa: PLC0415
+
+        self._save_file, self._save_error = save_file, SafetensorError
         secs = int(started_s)
         self._stem = f"{instance_name}-asr-{secs}-{int((started_s - secs) * 1e6)}"
         self._dir = log_dir
@@ -111,9 +114,9 @@ class TokenLog:
         unfinished = path.with_name(path.name + ".part")  # a reader never sees half a file
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
-            save_file(tensors_of(steps), unfinished)
+            self._save_file(tensors_of(steps), unfinished)
             unfinished.replace(path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, self._save_error) as error:
             self._on_lost(len(steps))
             self._log.error(TOKEN_LOG_FAILED, path=str(path), steps=len(steps), reason=str(error))
             with contextlib.suppress(OSError):

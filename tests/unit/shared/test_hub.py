@@ -126,7 +126,7 @@ def test_a_file_that_can_not_be_had_is_refused_with_what_to_do(tmp_path: Path) -
 def test_without_huggingface_hub_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
 
-    with pytest.raises(ConfigError, match=r"hf:// needs huggingface_hub: pip install 'asr-streaming\[worker\]'"):
+    with pytest.raises(ConfigError, match=r"hf:// needs huggingface_hub: pip install '.\[worker\]'"):
         find("hf://owner/repo/model.st", Path())
 
 
