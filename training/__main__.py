@@ -26,6 +26,7 @@ from training.evaluate import Examination, examine
 from training.feed import fed
 from training.finetune import FineTuning, fine_tune
 from training.foreign_recordings import foreign_recordings
+from training.manifest import phrases_of, read_manifest
 from training.net import Net
 from training.people import People
 from training.progress import Schedule
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     bank.add_argument("--flite-share", type=float, default=0.5)
     bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
     bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
+    bank.add_argument("--manifest", type=Path, help="JSON lines of other recordings, as for finetune: all are added")
     bank.add_argument("--seed", type=int, default=11)
     bank.set_defaults(run=_bank)
     train = commands.add_parser("train", help="train and export")
@@ -132,7 +134,9 @@ def _bank(args: argparse.Namespace) -> None:
     phrases = synthesise(
         args.seed, args.phrases, flite_share=args.flite_share, people=people, people_share=args.people_share
     )
-    write_bank(args.bank, chain(phrases, foreign_recordings()) if people else phrases, report)
+    foreign = foreign_recordings() if people else ()
+    recordings = read_manifest(args.manifest) if args.manifest else ()
+    write_bank(args.bank, chain(phrases, foreign, chain.from_iterable(map(phrases_of, recordings))), report)
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 

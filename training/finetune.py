@@ -5,12 +5,9 @@ text scores learn. That is what fits a checkpoint like the 1B model into one lar
 15 GB for its 840 million learning parameters). **Untested on real weights**: a test runs one step on random weights of
 the 1B model's widths.
 
-A manifest is a file of JSON lines, one recording each; its words need the times at which they start and end:
-
-    {"audio": "clip.wav", "words": [["hello", 0.52, 0.91], ["world", 0.95, 1.40]]}
+Recordings and their words come from a manifest (`training.manifest`).
 """
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +16,6 @@ from typing import Final
 
 import numpy as np
 import sentencepiece
-import soundfile
 import soxr
 import torch
 from safetensors.torch import save_file
@@ -34,6 +30,7 @@ from shared.config import ModuleConfig
 from shared.errors import CheckpointError
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 from training.losses import fed_text
+from training.manifest import read_manifest
 from training.published import lm_tensors, module_of
 from training.targets import PAD, layout
 
@@ -70,12 +67,12 @@ def fine_tune(plan: FineTuning, say: Callable[[str], None]) -> list[float]:
 
     Raises:
         CheckpointError: the files do not fit the configuration.
-        ValueError: the manifest is empty, or a line of it is not as described.
+        ConfigError: the manifest is empty, or a line of it is not as described.
     """
     torch.manual_seed(plan.seed)
     module = module_of(plan.config)
     lm, mimi = load(module, plan.config.parent, plan.device)
-    examples = read_manifest(plan.manifest, plan.config.parent / module.text_tokenizer_file, plan.max_s)
+    examples = examples_of(plan.manifest, plan.config.parent / module.text_tokenizer_file, plan.max_s)
     learning = [p for name, p in lm.named_parameters() if name not in _FROZEN]
     lm.requires_grad_(requires_grad=False)
     for parameter in learning:
@@ -113,35 +110,20 @@ def load(module: ModuleConfig, folder: Path, device: str) -> tuple[LanguageModel
     return lm, mimi
 
 
-def read_manifest(manifest: Path, tokenizer: Path, max_s: float) -> list[Example]:
-    """Read all recordings of a manifest; paths are relative to it, recordings are cut at ``max_s``.
+def examples_of(manifest: Path, tokenizer: Path, max_s: float) -> list[Example]:
+    """Read all recordings of a manifest, cut at ``max_s``.
 
     Raises:
-        ValueError: no recording, or a line that is not as described: names the line.
+        ConfigError: no recording, or a line that is not as described: names the line.
     """
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
-    examples = []
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            pcm = _samples(manifest.parent / entry["audio"], max_s)
-            words = [(pieces.encode(text), float(start_s), float(end_s)) for text, start_s, end_s in entry["words"]]
-        except (KeyError, TypeError, ValueError, soundfile.LibsndfileError) as error:
-            message = f"{manifest}, line {number}: {error!r}"
-            raise ValueError(message) from error
-        examples.append(Example(pcm=pcm, words=[word for word in words if word[2] <= max_s]))
-    if not examples:
-        message = f"{manifest}: no recording in it"
-        raise ValueError(message)
-    return examples
-
-
-def _samples(path: Path, max_s: float) -> np.ndarray:
-    pcm, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    resampled: np.ndarray = soxr.resample(pcm.mean(axis=1), rate_hz, SAMPLE_RATE)[: int(max_s * SAMPLE_RATE)]
-    return resampled
+    return [
+        Example(
+            pcm=soxr.resample(recording.pcm, recording.rate_hz, SAMPLE_RATE)[: int(max_s * SAMPLE_RATE)],
+            words=[(pieces.encode(w.text), w.start_s, w.end_s) for w in recording.words if w.end_s <= max_s],
+        )
+        for recording in read_manifest(manifest)
+    ]
 
 
 def _loss(

@@ -14,7 +14,7 @@ from asr_worker.model.lm import LanguageModel
 from asr_worker.model.mimi import MimiEncoder
 from shared.config import ModuleConfig
 from training.encoder import init_encoder
-from training.finetune import FineTuning, fine_tune, read_manifest
+from training.finetune import FineTuning, fine_tune
 from training.net import Net, init_lm
 from training.published import export, lm_tensors, mimi_tensors, module_of
 from training.quantise import MovingCodebooks
@@ -74,18 +74,6 @@ def test_fine_tuning_lowers_the_loss_and_leaves_the_tables_alone(
     assert "text_linear.weight" in changed
     assert "transformer.layers.0.self_attn.in_proj_weight" in changed
     assert not {name for name in changed if name.startswith(("emb.", "text_emb", "extra_heads"))}
-
-
-def test_a_wrong_line_of_a_manifest_is_named(micro: ModuleConfig, micro_toml: Path, tmp_path: Path) -> None:
-    net = Net(micro, seed=3)
-    export(net, micro_toml, tmp_path)
-    manifest = tmp_path / "bad.jsonl"
-    manifest.write_text('{"audio": "missing.wav", "words": []}\n')
-    with pytest.raises(ValueError, match=r"bad\.jsonl, line 1"):
-        read_manifest(manifest, tmp_path / "tokenizer.model", 30.0)
-    manifest.write_text("\n")
-    with pytest.raises(ValueError, match="no recording"):
-        read_manifest(manifest, tmp_path / "tokenizer.model", 30.0)
 
 
 @pytest.mark.slow

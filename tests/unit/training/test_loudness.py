@@ -8,7 +8,7 @@ RATE_HZ = 8000
 
 def tone(seconds: float, level: float) -> np.ndarray:
     time = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
-    return (level * np.sqrt(2) * np.sin(2 * np.pi * 400 * time)).astype(np.float32)
+    return np.asarray(level * np.sqrt(2) * np.sin(2 * np.pi * 400 * time), dtype=np.float32)
 
 
 def test_each_whole_step_of_ten_milliseconds_has_its_root_mean_square() -> None:

@@ -2,12 +2,15 @@
 
 import ctypes
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from training.bank import Bank, Phrase, PhraseSource, espeak_voice, write_bank
+from training.__main__ import main
+from training.bank import FOREIGN, Bank, Phrase, PhraseSource, espeak_voice, write_bank
 from training.espeak import Espeak, EspeakVoice, SynthesisError
 from training.flite import Flite, FliteVoice
 from training.speech import Speech
@@ -99,3 +102,18 @@ def test_a_bank_gives_back_what_was_spoken(espeak: Espeak, tmp_path: Path) -> No
     assert len(pcm) == pytest.approx(len(said[0].pcm) * 24_000 / said[0].rate_hz, abs=2)
     assert np.sqrt(np.mean(pcm**2)) == pytest.approx(0.07, rel=0.05)
     assert len(sounds) == len(said[0].sounds)
+
+
+@needs_espeak
+@needs_flite
+def test_a_bank_takes_up_the_recordings_of_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "clip.wav", 0.1 * np.sin(np.arange(32_000) / 4), 16_000)
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text('{"audio": "clip.wav", "words": [["Music", 0.5, 0.9], ["banana", 1.0, 1.5]]}\n')
+    bank = tmp_path / "bank"
+    argv = ["training", "bank", f"--bank={bank}", "--phrases=3", f"--manifest={manifest}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    main()
+    assert len(Bank(bank)) == 4
+    _, words, _ = Bank(bank)[3]
+    assert words.round(2).tolist() == [[4 + VOCABULARY.index("music"), 0.1, 0.5], [FOREIGN, 0.6, 1.1]]
