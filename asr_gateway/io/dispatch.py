@@ -22,7 +22,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable
 from random import Random
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
@@ -106,7 +106,9 @@ class Dispatch:
             RestartingError: the gateway drains.
             NoFreeSlotError: it has as many sessions as it may have.
         """
-        self._check_may_open(kind)
+        self.check_not_draining(kind)
+        if len(self._streams) >= self._max_sessions:
+            self._refuse(kind, NoFreeSlotError())
         is_file = kind is SessionKind.FILE
         session = Session(
             session_id=SessionId(secrets.randbits(63)),
@@ -119,15 +121,18 @@ class Dispatch:
         self._perform(self._fleet.request(session.id, module, kind, self._now()))
         return stream
 
-    def _check_may_open(self, kind: SessionKind) -> None:
-        error: AsrError | None = None
+    def check_not_draining(self, kind: SessionKind) -> None:
+        """Refuse a session while the gateway drains, as ``open`` does.
+
+        Raises:
+            RestartingError: it drains.
+        """
         if self._is_draining:
-            error = RestartingError("this gateway is shutting down")
-        elif len(self._streams) >= self._max_sessions:
-            error = NoFreeSlotError()
-        if error is not None:
-            self._metrics.session_refused(kind.name.lower(), code=error.code)
-            raise error
+            self._refuse(kind, RestartingError("this gateway is shutting down"))
+
+    def _refuse(self, kind: SessionKind, error: AsrError) -> NoReturn:
+        self._metrics.session_refused(kind.name.lower(), code=error.code)
+        raise error
 
     async def open_file(self, module: str) -> FileStream:
         """Wait for a slot for a whole file, first come, first served.

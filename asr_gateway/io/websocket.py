@@ -14,6 +14,7 @@ from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.websocket_client import GOODBYE_S, WebSocketClient
 from shared.errors import AsrError
 from shared.log_events import UNEXPECTED_ERROR_CAUGHT
+from shared.messages import SessionKind
 
 SWEEP_S: Final = 0.25
 """How often the clocks of all clients are looked at."""
@@ -45,8 +46,10 @@ class WebSocketRoute:
 
         Raises:
             UnauthorizedError: it brought no key that is known, or needs none but comes from a stranger's page.
+            RestartingError: the gateway drains. Said before the upgrade: a proxy can still ask another gateway.
         """
         key = authenticate(request, self._keys)
+        self._service.dispatch.check_not_draining(SessionKind.LIVE)
         self._service.metrics.connected()
         socket = Socket(
             timeout=GOODBYE_S,
