@@ -28,9 +28,11 @@ class Range:
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
+        # Whole numbers as they are written: ``g`` would round 9223372036854775807 up to one that is not allowed.
+        low, high = (str(end) if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
         if self.above:
-            return f"above {self.low:g}" + ("" if self.high == math.inf else f" and at most {self.high:g}")
-        return f"of at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:.15g}"
+            return f"above {low}" + ("" if self.high == math.inf else f" and at most {high}")
+        return f"of at least {low}" if self.high == math.inf else f"from {low} to {high}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ def test_kinds_are_read_from_annotations() -> None:
         (Kind(base=int), "an integer"),
         (Kind(base=bool), "true or false"),
         (PORT, "an integer from 0 to 65535"),
+        (Kind(base=int, limits=Range(0, (1 << 63) - 1)), "an integer from 0 to 9223372036854775807"),
         (Kind(base=float, limits=Range(0.0)), "a number of at least 0"),
         (Kind(base=float, limits=Range(0.0, above=True)), "a number above 0"),
         (Kind(base=float, limits=Range(0.0, 2.5, above=True)), "a number above 0 and at most 2.5"),
