@@ -62,6 +62,9 @@ class Named:
     port: int
     every_address: bool
 
+    def __str__(self) -> str:
+        return f"{'dns' if self.every_address else 'tcp'}://{self.host}:{self.port}"
+
     async def endpoints(self) -> set[str]:
         """Return the endpoints at the addresses that the resolver gives now.
 
@@ -81,6 +84,9 @@ class Listed:
     """A file with one endpoint in each line."""
 
     path: Path
+
+    def __str__(self) -> str:
+        return f"file://{self.path}"
 
     async def endpoints(self) -> set[str]:
         """Return the endpoints in the file, in numbers.

@@ -211,12 +211,13 @@ class WebSocketClient:
         if self._goodbye is not None:
             self._goodbye.cancel()
         code = DONE if self._error is None else self._error.code
+        reason = {} if self._error is None else {"reason": str(self._error)}
         log = structlog.get_logger()
         if self.stream is not None:
             self._service.dispatch.close(self.stream)
         self.report()
         if not self._was_ready:
-            log.info(SESSION_REFUSED, kind=_LIVE, code=code)
+            log.info(SESSION_REFUSED, kind=_LIVE, code=code, **reason)
             return
         log.info(
             SESSION_CLOSED,
@@ -225,6 +226,7 @@ class WebSocketClient:
             client=self._key,
             audio_s=round(self._used.samples / SAMPLE_RATE, 2),
             words_count=self._used.words,
+            **reason,
         )
 
     def report(self) -> None:

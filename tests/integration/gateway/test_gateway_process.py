@@ -1,6 +1,7 @@
 """A gateway as a process of its own: how it starts, how it stops, what it tells a user who is wrong."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -39,6 +40,24 @@ async def test_sigterm_drains_the_gateway(rig: Any, shared_worker: Any, tmp_path
 
 async def _is_draining(gateway: Any) -> bool:
     return bool(await gateway.status("/readyz") == 503)
+
+
+async def test_the_log_has_the_reason_that_the_client_was_told(rig: Any, shared_worker: Any, tmp_path: Path) -> None:
+    with rig.gateway_process(tmp_path, "--worker", shared_worker.endpoint) as (_, port):
+        async with aiohttp.ClientSession() as http:
+            gateway = rig.RunningGateway(port, http)
+            await rig.eventually(lambda: rig.is_ready(gateway, 1))
+            async with gateway.ready_client() as client:
+                await client.send("Sing")
+                _, told, _ = await client.refusal()
+            log = tmp_path / "gateway.log"
+            await rig.eventually(lambda: asyncio.to_thread(_has, log, "session_closed"))
+    (closed,) = [json.loads(line) for line in log.read_text().splitlines() if "session_closed" in line]
+    assert closed["reason"] == told
+
+
+def _has(log: Path, event: str) -> bool:
+    return event in log.read_text()
 
 
 async def test_what_outlasts_the_drain_is_told_and_closed(rig: Any, shared_worker: Any, tmp_path: Path) -> None:

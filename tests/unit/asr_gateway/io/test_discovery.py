@@ -19,6 +19,15 @@ def test_a_worker_is_an_endpoint_or_a_name_to_look_up(endpoint: str, source: obj
     assert worker_source(endpoint) == source
 
 
+@pytest.mark.parametrize("url", ["dns://workers.local:5555", "file:///etc/asr/workers"])
+def test_the_log_names_a_source_as_the_operator_did(url: str) -> None:
+    assert str(discovery_source(url)) == url
+
+
+def test_a_worker_by_name_is_called_so_too() -> None:
+    assert str(worker_source("tcp://worker-0.local:5555")) == "tcp://worker-0.local:5555"
+
+
 @pytest.mark.parametrize(
     "endpoint",
     [
