@@ -171,5 +171,9 @@ def _guard(arrived: Callable[[web.Request], None]) -> Any:
             return await handler(request)
         except AsrError as error:
             return error_response(error)
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            facts = {"error": f"{request.method} is not for this path: {allowed}", "code": "wrong_method"}
+            return web.json_response(facts, status=error.status, headers={"Allow": allowed})
 
     return guard

@@ -39,6 +39,8 @@ MAX_PAYLOAD_BYTES: Final = CHUNK_SAMPLES * 4
 
 BAD_AUDIO: Final = "bad_audio"
 TOO_LONG: Final = "too_large"
+READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
+"""Of the formats that people try; libsndfile knows more."""
 
 _MIN_RATE: Final = 2_000
 _MAX_RATE: Final = 768_000
@@ -89,7 +91,10 @@ def decode(source: int, out: IO[bytes], limits: ChildLimits) -> None:
     try:
         file = ForwardFile(source, closefd=False)
     except (soundfile.SoundFileError, OSError) as error:
-        raise _RefusedError(BAD_AUDIO, f"the body is no audio file that can be read ({_reason(error)})") from error
+        if not os.fstat(source).st_size:
+            raise _RefusedError(BAD_AUDIO, "the body is empty: it must be the audio file itself") from error
+        message = f"the body is no audio file that can be read ({_reason(error)}); {READABLE}"
+        raise _RefusedError(BAD_AUDIO, message) from error
     with file:
         n_frames = file.frames if file.frames < _UNKNOWN_FRAMES else None
         _check_header(file.samplerate, file.channels)

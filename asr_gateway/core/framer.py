@@ -1,6 +1,6 @@
 """Re-framing: audio that arrives in pieces of any length leaves in whole frames.
 
-    push ──► [k, 1920] views of what was pushed ──► take
+    push ──► [k * 1920] views of what was pushed ──► take
         '──► the partial frame, until it is full
 
 Whole frames are never copied here: a piece that starts on a frame boundary is cut into views. Only the samples of the
@@ -40,7 +40,7 @@ class Framer:
             self._partial[n_partial : n_partial + n_pcm] = pcm
             self.n_partial = n_partial + n_pcm
         elif n_pcm == FRAME_SAMPLES and not n_partial:
-            self._frames.append(pcm.reshape(1, FRAME_SAMPLES))
+            self._frames.append(pcm)
             self.n_frames += 1
         else:
             self._cut(pcm)
@@ -53,7 +53,7 @@ class Framer:
             pcm = pcm[len(head) :]
         n_whole, n_rest = divmod(len(pcm), FRAME_SAMPLES)
         if n_whole:
-            self._frames.append(pcm[: n_whole * FRAME_SAMPLES].reshape(n_whole, FRAME_SAMPLES))
+            self._frames.append(pcm[: n_whole * FRAME_SAMPLES])
             self.n_frames += n_whole
         if n_rest:
             self._append_partial(pcm[-n_rest:])
@@ -64,7 +64,7 @@ class Framer:
         if end < FRAME_SAMPLES:
             self.n_partial = end
             return
-        self._frames.append(self._partial.reshape(1, FRAME_SAMPLES))
+        self._frames.append(self._partial)
         self._partial = np.empty(FRAME_SAMPLES, np.float32)
         self.n_frames += 1
         self.n_partial = 0
@@ -77,19 +77,18 @@ class Framer:
         return n_zeros
 
     def take(self, n_frames: int) -> list[NDArray[np.float32]]:
-        """Remove the oldest ``n_frames`` whole frames (there must be as many) and return them as ``[k, 1920]``."""
+        """Remove the oldest ``n_frames`` whole frames (there must be as many) and return them as ``[k * 1920]``."""
         assert n_frames <= self.n_frames, "only what is waiting can be taken"
         self.n_frames -= n_frames
-        if n_frames == 1 and len(self._frames[0]) == 1:
-            return [self._frames.popleft()]
         taken: list[NDArray[np.float32]] = []
-        while n_frames:
+        n_samples = n_frames * FRAME_SAMPLES
+        while n_samples:
             piece = self._frames.popleft()
-            if len(piece) > n_frames:
-                self._frames.appendleft(piece[n_frames:])
-                piece = piece[:n_frames]
+            if len(piece) > n_samples:
+                self._frames.appendleft(piece[n_samples:])
+                piece = piece[:n_samples]
             taken.append(piece)
-            n_frames -= len(piece)
+            n_samples -= len(piece)
         return taken
 
     def clear(self) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from asr_gateway.core.level import limited
 from shared.messages import AudioBlock, Flush, Marker, Reset
-from shared.units import Epoch, SessionId
+from shared.units import FRAME_SAMPLES, Epoch, SessionId
 
 
 class Outbound:
@@ -26,10 +26,10 @@ class Outbound:
         self._pcm: list[NDArray[np.float32]] = []
 
     def add_frames(self, session: SessionId, epoch: Epoch, first: int, pcm: list[NDArray[np.float32]]) -> None:
-        """Append the frames of one session, ``[k, 1920]`` each piece; ``first`` is the index of the first."""
+        """Append the frames of one session, ``[k * 1920]`` each piece; ``first`` is the index of the first."""
         for piece in pcm:
             self._pcm.append(piece)
-            for _ in range(len(piece)):
+            for _ in range(len(piece) // FRAME_SAMPLES):
                 self._sessions.append(session)
                 self._epochs.append(epoch)
                 self._frames.append(first)
@@ -40,10 +40,11 @@ class Outbound:
         """Return the block of all frames, or None if there are none."""
         if not self._pcm:
             return None
+        pcm = self._pcm[0] if len(self._pcm) == 1 else np.concatenate(self._pcm)
         return AudioBlock(
             sessions=np.array(self._sessions, np.int64),
             epochs=np.array(self._epochs, np.int32),
             frames=np.array(self._frames, np.int64),
             # Here, where all that is sent comes by, and once for all: a call into numpy takes longer than its work.
-            pcm=limited(self._pcm[0] if len(self._pcm) == 1 else np.concatenate(self._pcm)),
+            pcm=limited(pcm).reshape(-1, FRAME_SAMPLES),
         )

@@ -229,7 +229,9 @@ class Session:
             return
         framer, credit = self._framer, self._credit
         if framer.n_frames and not self.is_output_full:
-            n_frames = min(credit.available, framer.n_frames, out.room)
+            n_frames = framer.n_frames
+            if n_frames > credit.available or n_frames > out.room:
+                n_frames = min(credit.available, n_frames, out.room)
             if n_frames:
                 out.add_frames(self.id, self.epoch, self._next_frame, framer.take(n_frames))
                 credit.spend(n_frames)

@@ -46,6 +46,7 @@ _MAX_ARRAY16: Final = (1 << 16) - 1
 _UINT16: Final = struct.Struct(">BH")
 _FLOAT32: Final = np.dtype(">f4")
 _NATIVE: Final = np.dtype(np.float32)
+_ARRAY: Final = np.ndarray
 _FLOAT32_PREFIX: Final = 0xCA
 _FLOAT32_STRIDE: Final = 5
 _FLOAT32_BEGIN: Final = len(_AUDIO_HEAD) + _UINT16.size
@@ -70,7 +71,7 @@ def decode(data: bytes | bytearray) -> ClientEvent:
     # Nearly all messages end here, so this is as short as it can be.
     head, n_samples, prefixes = _float32_layout(len(data))
     if data.startswith(head) and data[_FLOAT32_BEGIN::_FLOAT32_STRIDE] == prefixes:
-        values = np.ndarray((n_samples,), _FLOAT32, data, _FLOAT32_BEGIN + 1, (_FLOAT32_STRIDE,))
+        values = _ARRAY((n_samples,), _FLOAT32, data, _FLOAT32_BEGIN + 1, (_FLOAT32_STRIDE,))
         return values.astype(_NATIVE)
     if data.startswith(_AUDIO_HEAD):
         pcm = _uniform_pcm(data)
@@ -253,14 +254,22 @@ def ready() -> bytes:
 
 def pack_pauses(pauses: NDArray[np.float32]) -> list[bytes]:
     """Encode the field ``prs`` for each row of ``pauses`` ``[n, heads]``."""
-    n_rows, n_heads = pauses.shape
-    table = np.empty((n_rows, n_heads), _FLOAT32_ROW)
-    table["prefix"] = _FLOAT32_PREFIX
-    table["value"] = pauses
-    packed = table.tobytes()
-    size = n_heads * _FLOAT32_ROW.itemsize
-    head = _PRS + msgpack.Packer().pack_array_header(n_heads)
-    return [head + packed[row * size : (row + 1) * size] for row in range(n_rows)]
+    row = _pauses_row(pauses.shape[1])
+    table = row.repeat(len(pauses))
+    table["heads"]["value"] = pauses
+    # Rows without a type are bytes: nothing has to be called for each.
+    packed: list[bytes] = table.view(f"V{row.itemsize}").tolist()
+    return packed
+
+
+@lru_cache(maxsize=8)
+def _pauses_row(n_heads: int) -> NDArray[np.void]:
+    """Return one row of ``pack_pauses``, ``[1]``: all but the values of its heads."""
+    head = _PRS + bytes(msgpack.Packer().pack_array_header(n_heads))
+    row = np.zeros(1, [("head", "u1", len(head)), ("heads", _FLOAT32_ROW, n_heads)])
+    row["head"] = np.frombuffer(head, np.uint8)
+    row["heads"]["prefix"] = _FLOAT32_PREFIX
+    return row
 
 
 def step(step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> bytes:

@@ -34,6 +34,7 @@ BIG_MESSAGE_BYTES: Final = 1 << 17
 MESSAGES_PER_TURN: Final = 32
 """A client with more to say lets the others have a turn first."""
 _TURN_S: Final = 0.001
+_ARRAY: Final = np.ndarray
 
 
 class ReadingClient(Protocol):
@@ -115,7 +116,7 @@ class WebSocketReader:
             event = self._decode(data)
             clocks = self._clocks
             clocks.heard_at = clocks.understood_at = now
-            if isinstance(event, np.ndarray):
+            if isinstance(event, _ARRAY):
                 if not stream.audio(event):
                     self._take_no_more()
             elif isinstance(event, OpusReceived):
@@ -157,7 +158,7 @@ class WebSocketReader:
                     await self._take(message.data)
                 case WSMsgType.PING:
                     self._clocks.heard(self._loop.time())
-                    self._client.answer_ping(message.data)
+                    self._client.answer_ping(bytes(message.data))
                 case WSMsgType.PONG | WSMsgType.TEXT:
                     self._clocks.heard(self._loop.time())
                 case _:
@@ -183,7 +184,7 @@ class WebSocketReader:
             self._clocks.understood(self._loop.time())
             if self._client.is_over:
                 return
-            if isinstance(event, np.ndarray):
+            if isinstance(event, _ARRAY):
                 stream.audio(event)
             elif isinstance(event, OpusReceived):
                 await self._take_pieces(stream, self._opus_pieces(event.data))
