@@ -158,7 +158,7 @@ class WebSocketReader:
                     await self._take(message.data)
                 case WSMsgType.PING:
                     self._clocks.heard(self._loop.time())
-                    self._client.answer_ping(bytes(message.data))
+                    self._client.answer_ping(bytes(message.data))  # a bytearray came
                 case WSMsgType.PONG | WSMsgType.TEXT:
                     self._clocks.heard(self._loop.time())
                 case _:
