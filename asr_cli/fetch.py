@@ -19,7 +19,11 @@ from shared.published import verify
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add this command's flags."""
-    parser = subparsers.add_parser("fetch", help="download a configuration's model files ahead of time")
+    parser = subparsers.add_parser(
+        "fetch",
+        description="Download model files ahead of time, so that the service starts offline. Files whose sums are "
+        "known are checked. The exit status is 1 if one is missing or wrong.",
+    )
     parser.add_argument("references", nargs="*", metavar="hf://OWNER/REPO/FILE", help="a file on the Hugging Face hub")
     parser.add_argument("--config", type=Path, metavar="FILE", help="fetch what this configuration names  [ASR_CONFIG]")
     parser.set_defaults(run=run)

@@ -22,6 +22,8 @@ SILENT_SERVICE_S: Final = 60.0
 """A service pings every 10 s: one that is silent for longer than this has gone."""
 TIMEOUTS: Final = aiohttp.ClientWSTimeout(ws_receive=SILENT_SERVICE_S, ws_close=5.0)
 FLUSH_ID: Final = 1
+REFUSED: Final = {401: "the service does not know this key", 503: "the service is being stopped; try again"}
+"""What the answers to an upgrade mean that are no upgrade."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +171,7 @@ async def connection() -> AsyncIterator[aiohttp.ClientSession]:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)) as http:
             yield http
     except aiohttp.WSServerHandshakeError as error:
-        reason = "the service does not know this key" if error.status == 401 else f"the service answered {error.status}"  # noqa: PLR2004
-        raise UsageError(reason) from error
+        raise UsageError(REFUSED.get(error.status, f"the service answered {error.status}")) from error
     except TimeoutError as error:
         message = f"the service was silent for {SILENT_SERVICE_S:g} s"
         raise UsageError(message) from error

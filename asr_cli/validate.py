@@ -8,19 +8,27 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from shared.config import ModuleConfig, ServiceConfig
 from shared.config_file import load_config
 from shared.config_rules import access_problems
 from shared.errors import ConfigError
-from shared.hub import locate, parse_reference
+from shared.hub import find, parse_reference
+
+NO_FILE: Final = "there is no such file"
+NOT_FETCHED: Final = "not in the hub's cache on this machine; asr fetch --config FILE brings it"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add this command's flags."""
-    parser = subparsers.add_parser("validate", help="check configuration files without starting anything")
+    parser = subparsers.add_parser(
+        "validate",
+        description="Check configuration files without starting or downloading anything. The exit status is 0 only if "
+        "every file is fit to run.",
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a configuration file (TOML)")
-    parser.add_argument("--weights", action="store_true", help="also check that local model files are there")
+    parser.add_argument("--weights", action="store_true", help="also check that the model files are on this machine")
     parser.set_defaults(run=run)
 
 
@@ -54,13 +62,16 @@ def _report(problems: Sequence[str]) -> int:
 
 
 def missing_files(service: ServiceConfig) -> list[str]:
-    """Return a problem for each plain path under which there is no file; the hub's files are not looked for."""
+    """Return a problem for each model file that is not on this machine; the hub's are looked for in its cache.
+
+    Raises:
+        ConfigError: there is a file of the hub, and huggingface_hub is not installed.
+    """
     return [
-        f'[modules.{module.name}] {key} = "{reference}": there is no such file'
+        f'[modules.{module.name}] {key} = "{reference}": {NOT_FETCHED if parse_reference(reference) else NO_FILE}'
         for module in service.modules
         for key in ("lm_model_file", "text_tokenizer_file", "audio_tokenizer_file")
-        if parse_reference(reference := getattr(module, key)) is None
-        and not locate(reference, service.source).is_file()
+        if find(reference := getattr(module, key), service.source) is None
     ]
 
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from asr_cli.__main__ import main
+from asr_cli.validate import NOT_FETCHED
 
 
 def validate(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -64,8 +65,13 @@ def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: 
     (path.parent / "lm.safetensors").write_bytes(b"")
 
     assert validate(path, capsys=capsys)[0] == 0
-    assert validate("--weights", path, capsys=capsys) == (
+    status, out, err = validate("--weights", path, capsys=capsys)
+    of_the_hub = "hf://somebody/codec/mimi@125.safetensors"
+    assert (status, out, err.splitlines()) == (
         1,
         "",
-        f'error: {path}: [modules.asr] text_tokenizer_file = "text.model": there is no such file\n',
+        [
+            f'error: {path}: [modules.asr] text_tokenizer_file = "text.model": there is no such file',
+            f'error: {path}: [modules.asr] audio_tokenizer_file = "{of_the_hub}": {NOT_FETCHED}',
+        ],
     )
