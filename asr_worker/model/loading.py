@@ -84,15 +84,7 @@ def load_model(
         ConfigError: the device, the dtype or a condition is impossible, or the memory too small.
         ModelFaultError: the device failed.
     """
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    # It plans for each new shape on the host; the other fused attention takes any mask and can be captured.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    place = choose_device(device)
-    if place.type == "cuda":
-        # Pinned memory, streams, graphs and kernels are the current device's.
-        torch.cuda.set_device(place)
+    place = _set_up_torch(device, threads)
     dtype, warnings = choose_dtype(place, module.dtype_override)
     lm_header, mimi_header, tokenizer = _open_files(files)
     problems, tokenizer_warnings = _tokenizer_problems(files, tokenizer, module.model.text_out_vocab_size)
@@ -117,6 +109,20 @@ def load_model(
     model.started["kv_cache"] = kv_cache or model.facts.dtype
     model.start(capture=capture, attention=attention)
     return model
+
+
+def _set_up_torch(device: str, threads: int) -> torch.device:
+    """Set what is the whole process's; return where the model goes."""
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    # It plans for each new shape on the host; the other fused attention takes any mask and can be captured.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    place = choose_device(device)
+    if place.type == "cuda":
+        # Pinned memory, streams, graphs and kernels are the current device's.
+        torch.cuda.set_device(place)
+    return place
 
 
 def _build(
