@@ -8,10 +8,16 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from shared.errors import NoFreeSlotError, RestartingError, SlowConsumerError, WorkerLostError
 from shared.exposition import render
 
 STEPS_BUCKETS: Final = (2, 25, 125, 250, 500, 750, 1125, 1500, 2250, 3000, 4500)
 """moshi-server's, from less than a fifth of a second to six minutes."""
+
+KINDS: Final = ("live", "file")
+REFUSALS: Final = (NoFreeSlotError.code, RestartingError.code)
+ENDS: Final = ("done", WorkerLostError.code, RestartingError.code, SlowConsumerError.code)
+"""Codes that alarms are set on: counted from 0, for a series that begins at 1 is no increase to Prometheus."""
 
 LAG_BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -43,6 +49,12 @@ class GatewayMetrics:
             "sessions_closed", "Sessions that ended, by kind and error code (done: none).", "kind", "code"
         )
         self._refused = counter("sessions_refused", "Sessions that never got a slot, by kind and code.", "kind", "code")
+        for kind in KINDS:
+            self._opened.labels(kind)
+            for code in ENDS:
+                self._closed.labels(kind, code)
+            for code in REFUSALS:
+                self._refused.labels(kind, code)
         self._audio = counter("audio_seconds", "Seconds of audio received, by hash of the client's key.", "key")
         self._words = counter("words", "Words sent to clients.")
         self._bytes_in = counter("received_bytes", "Bytes received from clients.")
@@ -122,7 +134,7 @@ class GatewayMetrics:
         self._worker_free.labels(worker).set(free)
 
     def worker_lost(self, worker: str) -> None:
-        """Say that a worker is not heard any more; it has no slots then."""
+        """Say that a worker is not heard, yet or any more; it has no slots then."""
         self._worker_up.labels(worker).set(0)
         self._worker_used.labels(worker).set(0)
         self._worker_free.labels(worker).set(0)

@@ -43,6 +43,8 @@ class WorkerLinks:
             return
         self._refused.discard(endpoint)
         self._links[endpoint] = link
+        # Not heard yet: one that never comes must be seen to be missing.
+        self._metrics.worker_lost(endpoint)
         self._log.info(WORKER_FOUND, endpoint=endpoint)
 
     def _refuse(self, endpoint: str, reason: str) -> None:

@@ -73,6 +73,12 @@ def test_sessions_are_told_apart_by_kind_and_by_how_they_ended() -> None:
     }
 
 
+def test_what_alarms_are_set_on_is_there_before_it_happens() -> None:
+    fresh = samples(GatewayMetrics())
+    awaited = ('refused_total{kind="live",code="no_free_slot"}', 'closed_total{kind="live",code="worker_lost"}')
+    assert [fresh.get(f"asr_gateway_sessions_{name}") for name in awaited] == ["0", "0"]
+
+
 def test_everything_else_is_counted_under_its_name() -> None:
     metrics = GatewayMetrics()
     metrics.audio_received(1.5, key=key_hash("public_token"))
