@@ -11,6 +11,8 @@ CONFIG ?=
 WORKERS ?=
 SERVE_FLAGS ?=
 PYTEST_FLAGS ?=
+# COMPILED=1: serve, test and bench run the modules that each frame passes through as machine code.
+COMPILED ?=
 
 # The first Python that is new enough.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -19,6 +21,12 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# A whole copy of the packages: beside the sources, machine code would hide what is edited. It is found before them, and
+# before the folder that a program is started in.
+MACHINE_CODE := build/compiled
+WITH_MACHINE_CODE := env PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/$(MACHINE_CODE):$(CURDIR)"
+READY := $(if $(filter 1,$(COMPILED)),$(MACHINE_CODE)/.made,$(INSTALLED))
+WITH_FLAVOUR := $(if $(filter 1,$(COMPILED)),$(WITH_MACHINE_CODE))
 
 # One thread for each step: two OpenMP threads on a busy machine make a step tens of times slower, not faster.
 export OMP_NUM_THREADS ?= 1
@@ -27,18 +35,20 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv serve test test-slow check format clean
+.PHONY: help venv compiled serve test test-slow check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## make .venv with the pinned packages
 
-serve: $(INSTALLED) ## serve the demo model on http://127.0.0.1:8080 (PORT= CONFIG= WORKERS= SERVE_FLAGS=)
-	@exec $(BIN)/asr serve $(if $(PORT),--port $(PORT)) $(if $(CONFIG),--config "$(CONFIG)") $(if $(WORKERS),--workers $(WORKERS)) $(SERVE_FLAGS)
+compiled: $(MACHINE_CODE)/.made ## compile the gateway's hot modules, for COMPILED=1
 
-test: $(INSTALLED) ## run the tests that need neither GPU nor network (PYTEST_FLAGS=)
-	@exec $(BIN)/python -m pytest -q -m "not slow and not gpu and not network" $(PYTEST_FLAGS)
+serve: $(READY) ## serve the demo model on http://127.0.0.1:8080 (PORT= CONFIG= WORKERS= COMPILED= SERVE_FLAGS=)
+	@exec $(WITH_FLAVOUR) $(BIN)/asr serve $(if $(PORT),--port $(PORT)) $(if $(CONFIG),--config "$(CONFIG)") $(if $(WORKERS),--workers $(WORKERS)) $(SERVE_FLAGS)
+
+test: $(READY) ## run the tests that need neither GPU nor network (PYTEST_FLAGS= COMPILED=)
+	@exec $(WITH_FLAVOUR) $(BIN)/python -m pytest -q -m "not slow and not gpu and not network" $(PYTEST_FLAGS)
 
 test-slow: $(INSTALLED) ## run the slow tests (PYTEST_FLAGS=)
 	@exec $(BIN)/python -m pytest -q -m "slow and not gpu and not network" $(PYTEST_FLAGS)
@@ -86,6 +96,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 			|| $(BIN)/python -m pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "$$torch+cpu"
 	fi
 	$(BIN)/python -m pip install -q -e '.[all,dev]'
+	touch $@
+
+# Made anew whenever anything in the packages changes. Without a C compiler the copy holds plain sources.
+$(MACHINE_CODE)/.made: $(INSTALLED) setup.py $(shell find asr_cli asr_gateway asr_worker shared -type f -not -path '*/__pycache__/*')
+	@rm -rf $(MACHINE_CODE)
+	echo "Compiling the gateway's hot modules (half a minute)"
+	env -u PIP_BUILD_CONSTRAINT $(BIN)/python -m pip install -q --no-deps --no-build-isolation --target $(MACHINE_CODE) .
+	$(WITH_MACHINE_CODE) $(BIN)/python -c 'import sys; from shared.flavour import is_compiled; sys.exit(not is_compiled())' \
+		|| echo "No C compiler or no Python headers here (apt-get install gcc python3-dev): plain Python runs" >&2
 	touch $@
 
 include training/training.mk bench/bench.mk

@@ -16,6 +16,7 @@ from asr_cli.speed import measure_speed, speed_line
 from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, probe_torch
 from shared.config import ModuleConfig
 from shared.config_file import load_config
+from shared.flavour import flavour
 from shared.settings import CONFIG, add_options, chosen
 
 PACKAGES: Final = (
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(config_path, os.environ).service
     torch = probe_torch()
     missing = [*report_system(), *report_packages(), *report_torch(torch)]
+    print_fact("gateway", flavour())
     for module in config.modules:
         for line in capacity_lines(module, torch.devices, config.worker.kv_cache):
             print_fact(f"{config_path.name} [{module.name}]", line)

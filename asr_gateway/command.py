@@ -18,6 +18,7 @@ from asr_gateway.config import GatewaySettings, read_settings
 from asr_gateway.io.listener import listening_socket, raise_descriptor_limit
 from shared.allocator import keep_freed_memory
 from shared.errors import ConfigError
+from shared.flavour import flavour
 from shared.log_events import (
     CONFIG_LOADED,
     CONFIG_WARNING_FOUND,
@@ -65,7 +66,7 @@ def _run(settings: GatewaySettings, listener: socket.socket) -> int:
             log.warning(CONFIG_WARNING_FOUND, warning=str(error))
         raise_descriptor_limit()
         keep_freed_memory(KEPT_BYTES)
-        log.info(PROCESS_STARTED, pid=os.getpid())
+        log.info(PROCESS_STARTED, pid=os.getpid(), flavour=flavour())
         try:
             uvloop.run(_serve(settings, listener))
         except Exception:

@@ -9,12 +9,12 @@ GPU_STEP = $(BIN)/python -m bench.step --device cuda --dtypes bf16 --sizes 1b --
 
 .PHONY: bench bench-long bench-kv-cache bench-gpu
 
-bench: $(INSTALLED) ## run the short benchmarks, some minutes (REFERENCE_PYTHON= BENCH_FLAGS=--keep)
+bench: $(READY) ## run the short benchmarks, some minutes (REFERENCE_PYTHON= COMPILED= BENCH_FLAGS=--keep)
 	@$(BIN)/python -m bench.wire $(BENCH_FLAGS)
 	$(BIN)/python -m bench.link $(BENCH_FLAGS)
 	$(BIN)/python -m bench.worker_loop $(BENCH_FLAGS)
 	$(BIN)/python -m bench.step --rounds 4 $(REFERENCE) $(BENCH_FLAGS)
-	$(BIN)/python -m bench.gateway $(BENCH_FLAGS)
+	$(WITH_FLAVOUR) $(BIN)/python -m bench.gateway $(BENCH_FLAGS)
 	$(BIN)/python -m bench.latency $(BENCH_FLAGS)
 	$(BIN)/python -m bench.flush --full 16 $(BENCH_FLAGS)
 	$(BIN)/python -m bench.scaling $(BENCH_FLAGS)

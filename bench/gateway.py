@@ -34,6 +34,7 @@ from bench.packets import PACKINGS, make_packets, speech
 from bench.processes import PATH, await_ready, cpu_s, free_port, pin, running, service
 from bench.report import Report, median
 from bench.volley import Volleys, run_volleys
+from shared.flavour import COMPILED, flavour, is_compiled
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
 LIMIT = "the bytes of a stream through a bare aiohttp WebSocket on the same core, and libopus for Opus"
@@ -55,13 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="write the result to bench/results/")
     options = parser.parse_args(arguments)
     report = Report("gateway", LIMIT, {k: str(v) for k, v in vars(options).items()})
+    report.note(flavour=flavour())
     pin(0, 1)
     if hasattr(os, "SCHED_BATCH"):
         # On one core, a client that is written to would else interrupt the server; from afar it cannot.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     rows = [compare(packing, options) for packing in options.packings]
     report.table(rows)
-    report.finish(keep=options.keep)
+    report.finish(keep=options.keep, label=COMPILED if is_compiled() else "")
     return 0
 
 
