@@ -98,6 +98,7 @@ def check_free(gateway: GatewayConfig) -> None:
             pass
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        reason = reason.partition(" (while attempting to bind")[0]  # said by create_server: the address once more
         message = f"port {gateway.port} of {gateway.host}: {reason}; --port and --host choose another place"
         raise UsageError(message) from error
 

@@ -119,7 +119,7 @@ class FileTranscriber:
             raise BadMessageError(message)
         self._body_limits.check_announced(request.content_length)
         if self._n_waiting >= self._config.file_queue_length:
-            message = f"{self._n_waiting} files are waiting already"
+            message = f"{self._n_waiting} files are waiting already, and at most {self._config.file_queue_length} may"
             raise NoFreeSlotError(message)
         return key
 

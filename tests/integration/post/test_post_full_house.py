@@ -13,7 +13,7 @@ async def test_a_full_line_and_a_wait_that_is_over_are_503_with_retry_after(busy
     await busy.until_waiting(2)
     status, error, headers = await busy.post(files.audio(1, "WAV"))
     assert (status, error["code"], headers["Retry-After"]) == (503, "no_free_slot", "5")
-    assert "2 files are waiting already" in error["error"]
+    assert error["error"] == "2 files are waiting already, and at most 2 may"
     for status, error, headers in await asyncio.gather(*waiting):
         assert (status, error["code"], headers["Retry-After"]) == (503, "no_free_slot", "5")
     assert (await busy.post(b"no audio"))[0] == 400, "what is no audio is told so though the house is full"

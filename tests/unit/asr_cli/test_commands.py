@@ -108,7 +108,8 @@ def test_a_port_that_somebody_listens_on_is_not_served(capsys: pytest.CaptureFix
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", "--model", "fake", "--port", str(port)]) == 1
-    assert f"port {port} of 127.0.0.1: Address already in use" in capsys.readouterr().err
+    reason = "Address already in use; --port and --host choose another place"
+    assert capsys.readouterr().err == f"asr: port {port} of 127.0.0.1: {reason}\n"
 
 
 def test_a_setting_can_come_from_the_environment(
