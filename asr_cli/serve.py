@@ -36,7 +36,7 @@ WORKERS: Final = Option(
 MODEL: Final = Option(
     name="model", kind=Kind(base=str, limits=Choice(("fake",))), help="fake: a model without weights, for tests"
 )
-_ALIASES: Final = {"host": ("--addr",)}
+_ALIASES: Final = {"host": ("-a", "--addr"), "port": ("-p",)}  # as moshi-server calls them
 _SECTION_OPTIONS: Final = tuple(
     option
     for section, names in ((GatewayConfig, {"host", "port", "drain_s"}), (WorkerConfig, {"device"}))

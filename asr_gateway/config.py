@@ -43,7 +43,7 @@ _OPTIONS: Final = (
     LOG,
     SILENT,
 )
-_SECTION: Final = options_of_section(GatewayConfig, aliases={"host": ("--addr",)})
+_SECTION: Final = options_of_section(GatewayConfig, aliases={"host": ("-a", "--addr"), "port": ("-p",)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

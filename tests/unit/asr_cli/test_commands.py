@@ -43,6 +43,7 @@ def test_the_list_of_commands_loads_no_heavy_library() -> None:
         (["serve", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
         (["doctor", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
         (["serve", "--port", "x"], "--port x: must be an integer from 0 to 65535"),
+        (["serve", "-a", "two..dots", "-p", "8090"], "port 8090 of two..dots: "),
         (["serve", "--host", "two..dots"], "port 8080 of two..dots: "),
         (["serve", "--workers", "0"], "--workers 0: must be an integer from 1 to 1024"),
         (["serve", "--model", "x"], '--model x: must be "fake"'),

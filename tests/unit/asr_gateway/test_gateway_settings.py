@@ -70,6 +70,11 @@ def test_workers_come_from_flags_and_the_environment() -> None:
     )
 
 
+def test_moshi_servers_short_flags_mean_what_they_did() -> None:
+    gateway = read("-a", "localhost", "-p", "9000", "--key", "k", *WORKER).gateway
+    assert (gateway.host, gateway.port) == ("localhost", 9000)
+
+
 def test_moshi_servers_flags_are_understood() -> None:
     settings = read("--addr", "localhost", "--port", "9000", "--cpu", "-l", "debug", "--silent", "--key", "k", *WORKER)
 
