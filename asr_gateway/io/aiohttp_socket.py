@@ -8,14 +8,14 @@ Parts of aiohttp that are not public are used as they are in 3.14, which pyproje
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import WSCloseCode, web
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_websocket import WebSocketReader, WebSocketWriter
 
-from asr_gateway.io.websocket_frames import Frames
+from asr_gateway.io.websocket_frames import Ears, Frames
 
 QUEUE_BYTES: Final = 1 << 16
 """aiohttp stops reading at twice as much."""
@@ -40,8 +40,11 @@ class Socket(web.WebSocketResponse):
         self._reader = WebSocketDataQueue(owner, QUEUE_BYTES, loop=asyncio.get_running_loop())
         self._parser = WebSocketReader(self._reader, self._max_msg_size, compress=False, decode_text=True)
         self.frames = Frames(self._parser, self._reader, self._max_msg_size - 1)
+        # Told of it, although nothing is read through it: it has kept what came behind the request.
         request.protocol.set_parser(self.frames)  # type: ignore[arg-type]
         request.protocol.keep_alive(False)
+        if request.transport is not None:
+            request.transport.set_protocol(cast("asyncio.Protocol", Ears(request.protocol, self.frames)))
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         """Close, after the goodbye."""

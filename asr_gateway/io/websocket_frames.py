@@ -1,7 +1,7 @@
 """What stands before aiohttp's WebSocket parser: nearly all that clients send is so plain that it needs none.
 
-    transport ─► feed_data ──┬─► a plain frame: take_now, where it was read
-                             '─► anything else: aiohttp's parser ─► its queue ─► the client's task
+    transport ─► Ears ─► feed_data ──┬─► a plain frame: take_now, where it was read
+                                     '─► anything else: aiohttp's parser ─► its queue ─► the client's task
 
 A frame is plain if it is a whole binary message of less than 64 kB, masked. From the first frame on that goes to the
 parser, all do, so that their order is kept, until the client's task has seen to what waits. The parser alone decides
@@ -17,6 +17,7 @@ from aiohttp import WebSocketError, WSCloseCode
 from aiohttp._websocket.helpers import websocket_mask
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.http_websocket import WebSocketReader
+from aiohttp.web import RequestHandler
 
 Bytes: TypeAlias = bytes | bytearray
 
@@ -145,6 +146,33 @@ class Frames:
 
     def _hold(self, buffer: Bytes, position: int) -> None:
         self._held = buffer if position == 0 and isinstance(buffer, bytearray) else bytearray(buffer[position:])
+
+
+class Ears:
+    """An ``asyncio.Protocol``: what a transport calls from the upgrade on.
+
+    aiohttp's handler is called for all but what was read: what it does there before it asks its parser is for HTTP.
+    """
+
+    __slots__ = (
+        "_frames", "_handler", "_is_closed", "connection_lost", "eof_received", "pause_writing", "resume_writing",
+    )  # fmt: skip
+
+    def __init__(self, handler: RequestHandler, frames: Frames) -> None:
+        self._handler = handler
+        self._frames = frames
+        self._is_closed = False
+        self.connection_lost = handler.connection_lost
+        self.eof_received = handler.eof_received
+        self.pause_writing = handler.pause_writing
+        self.resume_writing = handler.resume_writing
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what was read."""
+        if not self._is_closed:
+            self._is_closed, _ = self._frames.feed_data(data)
+            if self._is_closed:
+                self._handler.close()
 
 
 def _payload(frame: Bytes, begin: int) -> bytearray:

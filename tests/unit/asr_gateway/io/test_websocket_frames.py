@@ -8,7 +8,7 @@ from aiohttp.http_websocket import WebSocketReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_gateway.io.websocket_frames import MAX_FRAMES, Frames
+from asr_gateway.io.websocket_frames import MAX_FRAMES, Ears, Frames
 
 MAX_BYTES = 60_000
 BINARY, TEXT, PING, PIECE, LAST_PIECE = 0x82, 0x81, 0x89, 0x02, 0x80
@@ -206,3 +206,37 @@ def test_a_frame_that_is_not_masked_is_never_taken_however_it_is_cut() -> None:
             client.frames.feed_data((bytes((BINARY, second)) + bytes(14))[:n_bytes])
             client.close()
             assert client.taken == [b"first"]
+
+
+class Handler:
+    """What aiohttp has at a transport, as far as it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: self.asked.append(name)
+
+
+def test_what_is_read_goes_to_the_frames_and_all_else_to_aiohttp(client: Any) -> None:
+    handler: Any = Handler()
+    ears = Ears(handler, client.frames)
+
+    ears.data_received(frame(BINARY, b"one"))
+    ears.pause_writing()
+    ears.resume_writing()
+    ears.eof_received()
+    ears.connection_lost(None)
+
+    assert client.taken == [b"one"]
+    assert handler.asked == ["pause_writing", "resume_writing", "eof_received", "connection_lost"]
+
+
+def test_after_the_end_nothing_is_read_and_the_connection_is_closed_once(client: Any) -> None:
+    handler: Any = Handler()
+    ears = Ears(handler, client.frames)
+
+    ears.data_received(b"\x82\x03one")
+    ears.data_received(b"\x82\x03two")
+
+    assert handler.asked == ["close"]
