@@ -65,7 +65,8 @@ function stop() {
 }
 
 function sessionUrl() {
-  const url = new URL($("route").value || "/api/asr-streaming", location.href);
+  // Beside the page, wherever a proxy has put the two.
+  const url = new URL(`.${$("route").value || "/api/asr-streaming"}`, location.href);
   url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   url.searchParams.set("auth_id", $("key").value);
   return url;
