@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from asr_cli.usage import UsageError
 from shared.units import SAMPLE_RATE
 
+_UNKNOWN_FORMAT: Final = 1
+"""libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length that it does not know as the largest number that it has, or as 0."""
 
@@ -21,6 +23,16 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
     def seekable(self) -> bool:
         return False
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    if path.is_dir():
+        return "is a folder"
+    if not path.exists():
+        return "no such file"
+    if getattr(error, "code", None) == _UNKNOWN_FORMAT:
+        return "no audio file that can be read; WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
+    return str(error)
 
 
 class AudioFile:
@@ -34,8 +46,7 @@ class AudioFile:
         try:
             self._file: Any = _ForwardFile(str(path))
         except (OSError, soundfile.LibsndfileError) as error:
-            reason = "is a folder" if path.is_dir() else error if path.exists() else "no such file"
-            message = f"{path}: {reason}"
+            message = f"{path}: {_why_not(path, error)}"
             raise UsageError(message) from error
         self.path = path
         is_known = 0 < self._file.frames < _UNKNOWN_FRAMES

@@ -40,6 +40,7 @@ def test_the_list_of_commands_loads_no_heavy_library() -> None:
     [
         (["transcribe", "/no/such/file.wav"], "/no/such/file.wav: no such file"),
         (["transcribe", "/"], "/: is a folder"),
+        (["transcribe", __file__], f"{__file__}: no audio file that can be read; WAV, FLAC, Ogg and MP3 can"),
         (["serve", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
         (["doctor", "--config", "/no/such/config.toml"], "/no/such/config.toml"),
         (["serve", "--port", "x"], "--port x: must be an integer from 0 to 65535"),
