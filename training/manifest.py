@@ -15,7 +15,7 @@ import soundfile
 
 from shared.errors import ConfigError
 from training.phones import UNKNOWN
-from training.speech import Sound, Span, Speech
+from training.speech import Pcm, Sound, Span, Speech
 
 _PHRASE_S: Final = 4.0
 """Phrases of a bank are no longer, if their words allow it: an utterance of training has room for little more."""
@@ -74,12 +74,7 @@ def _recording(folder: Path, entry: dict[str, Any]) -> Speech:
     if not all(before <= after for before, after in pairwise(times)):
         message = f"the times of its words are not in order within its {length_s:.2f} s"
         raise ValueError(message)
-    return Speech(
-        pcm=pcm.mean(axis=1),
-        rate_hz=int(rate_hz),
-        words=words,
-        sounds=tuple(Sound(phone=UNKNOWN, start_s=word.start_s, end_s=word.end_s) for word in words),
-    )
+    return _speech(pcm.mean(axis=1), int(rate_hz), words)
 
 
 def _cut(recording: Speech, chosen: range, start_s: float, end_s: float) -> Speech:
@@ -89,9 +84,9 @@ def _cut(recording: Speech, chosen: range, start_s: float, end_s: float) -> Spee
         Span(text=word.text.lower(), start_s=word.start_s - start_s, end_s=word.end_s - start_s)
         for word in (recording.words[index] for index in chosen)
     )
-    return Speech(
-        pcm=recording.pcm[int(start_s * rate_hz) : int(end_s * rate_hz)],
-        rate_hz=rate_hz,
-        words=words,
-        sounds=tuple(Sound(phone=UNKNOWN, start_s=word.start_s, end_s=word.end_s) for word in words),
-    )
+    return _speech(recording.pcm[int(start_s * rate_hz) : int(end_s * rate_hz)], rate_hz, words)
+
+
+def _speech(pcm: Pcm, rate_hz: int, words: tuple[Span, ...]) -> Speech:
+    unknown = tuple(Sound(phone=UNKNOWN, start_s=word.start_s, end_s=word.end_s) for word in words)
+    return Speech(pcm=pcm, rate_hz=rate_hz, words=words, sounds=unknown)
