@@ -8,6 +8,7 @@ begins. The library keeps one voice for the process: one `Espeak` per process.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -55,34 +56,48 @@ class EspeakVoice:
         return f"{self.language}+{self.variant}" if self.variant else self.language
 
 
-class Espeak:
-    """The library, loaded once."""
+class _Library:
+    """The library, of which a process has one: a second start, or a callback that is gone, would end the process."""
 
     def __init__(self) -> None:
-        self._lib = ctypes.CDLL("libespeak-ng.so.1")
-        self._lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        self._rate_hz = int(self._lib.espeak_Initialize(_SYNCHRONOUS, 0, None, _PHONEME_EVENTS))
-        if self._rate_hz <= 0:
+        self.functions = ctypes.CDLL("libespeak-ng.so.1")
+        self.functions.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        self.rate_hz = int(self.functions.espeak_Initialize(_SYNCHRONOUS, 0, None, _PHONEME_EVENTS))
+        if self.rate_hz <= 0:
             message = "espeak-ng could not find its data"
             raise SynthesisError(message)
-        self._chunks: list[bytes] = []
-        self._events: list[tuple[int, int, int, str]] = []
+        self.voice = ""
+        self.chunks: list[bytes] = []
+        self.events: list[tuple[int, int, int, str]] = []
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
         self._callback = kind(self._collect)  # kept: the library holds a bare pointer to it
-        self._lib.espeak_SetSynthCallback(self._callback)
-        self._voice = ""
+        self.functions.espeak_SetSynthCallback(self._callback)
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
-            self._chunks.append(ctypes.string_at(samples, 2 * count))
+            self.chunks.append(ctypes.string_at(samples, 2 * count))
         index = 0
         while events[index].type != 0:
             event = events[index]
             if event.type in (_WORD_EVENT, _PHONEME_EVENT):
                 name = event.name.decode("utf-8", "replace") if event.type == _PHONEME_EVENT else ""
-                self._events.append((event.type, event.text_position, event.sample, name))
+                self.events.append((event.type, event.text_position, event.sample, name))
             index += 1
         return 0
+
+
+@cache
+def _library() -> _Library:
+    return _Library()
+
+
+class Espeak:
+    """Speaks through the library; all of a process share it."""
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._lib = self._library.functions
+        self._rate_hz = self._library.rate_hz
 
     def phonemes(self, text: str, language: str = "en-us") -> str:
         """Return the mnemonics that the voice would speak, stress marks removed: equal strings are homophones."""
@@ -92,10 +107,10 @@ class Espeak:
         return str(spoken.decode("utf-8", "replace")).replace("'", "").replace(",", "").strip()
 
     def _select(self, voice: str) -> None:
-        if voice != self._voice and self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
+        if voice != self._library.voice and self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
             message = f"espeak-ng has no voice {voice!r}"
             raise SynthesisError(message)
-        self._voice = voice
+        self._library.voice = voice
 
     def speak(self, words: Sequence[str], voice: EspeakVoice) -> Speech:
         """Speak the words as one fluent phrase.
@@ -111,11 +126,11 @@ class Espeak:
             (_RANGE, voice.pitch_range),
         ):
             self._lib.espeak_SetParameter(parameter, value, 0)
-        self._chunks, self._events = [], []
+        self._library.chunks, self._library.events = [], []
         raw = " ".join(words).encode()
         self._lib.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, _CHARS_UTF8, None, None)
         self._lib.espeak_Synchronize()
-        pcm = np.frombuffer(b"".join(self._chunks), dtype=np.int16).astype(np.float32) / 32768.0
+        pcm = np.frombuffer(b"".join(self._library.chunks), dtype=np.int16).astype(np.float32) / 32768.0
         spans, sounds = self._times(words, len(pcm) / self._rate_hz)
         return Speech(pcm=pcm, rate_hz=self._rate_hz, words=spans, sounds=sounds)
 
@@ -124,12 +139,14 @@ class Espeak:
         sounds: list[Sound] = []
         owner: list[int] = []  # the word that each sound belongs to, -1 for pauses
         current = -1
-        for index, (kind, position, sample, name) in enumerate(self._events):
+        for index, (kind, position, sample, name) in enumerate(self._library.events):
             if kind == _WORD_EVENT:
                 # Behind a full stop the position is one too large.
                 current = next((k for k, start in enumerate(starts) if position in (start, start + 1)), current)
                 continue
-            end = next((e[2] / self._rate_hz for e in self._events[index + 1 :] if e[0] == _PHONEME_EVENT), length_s)
+            end = next(
+                (e[2] / self._rate_hz for e in self._library.events[index + 1 :] if e[0] == _PHONEME_EVENT), length_s
+            )
             sounds.append(Sound(phone=phones.from_espeak(name), start_s=sample / self._rate_hz, end_s=end))
             owner.append(-1 if name.startswith("_") or not name else current)
         spans = []

@@ -1,6 +1,7 @@
 """Needs Debian's libespeak-ng1 and flite; skipped where they are not installed."""
 
 import ctypes
+import gc
 import random
 import sys
 from pathlib import Path
@@ -56,6 +57,14 @@ def check_times(speech: Speech) -> None:
 @pytest.mark.parametrize("variant", ["", "klatt2", "f2"])
 def test_espeak_tells_where_each_word_is(espeak: Espeak, variant: str) -> None:
     check_times(espeak.speak(WORDS, EspeakVoice(language="en-us", variant=variant)))
+
+
+@needs_espeak
+def test_one_that_was_loaded_before_speaks_on_after_another_is_gone(espeak: Espeak) -> None:
+    for _ in range(20):
+        Espeak().speak(["go"], EspeakVoice(language="de"))
+        gc.collect()
+        check_times(espeak.speak(WORDS, EspeakVoice(language="en-us")))
 
 
 @needs_espeak
