@@ -15,6 +15,7 @@ from shared.config_file import load_config
 from shared.config_rules import access_problems
 from shared.errors import ConfigError
 from shared.hub import find, parse_reference
+from shared.settings import KEYS, chosen
 
 NO_FILE: Final = "there is no such file"
 NOT_FETCHED: Final = "not in the hub's cache on this machine; asr fetch --config FILE brings it"
@@ -41,12 +42,14 @@ def check(path: Path, environ: Mapping[str, str], *, weights: bool) -> int:
     """Check one file, print what was found; return 0 if it is fit to run, else 1."""
     try:
         loaded = load_config(path, environ)
+        # A gateway takes these beside the file's.
+        keys = chosen(argparse.Namespace(), (KEYS,), environ).get(KEYS.name, ())
     except ConfigError as error:
         return _report(error.problems)
     service = loaded.service
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    problems = access_problems(service.authorized_ids, service.gateway)
+    problems = access_problems((*service.authorized_ids, *keys), service.gateway)
     if weights:
         problems += missing_files(service)
     if problems:

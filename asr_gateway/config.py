@@ -10,13 +10,13 @@ from typing import Any, Final
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.scrape import scrape_target
 from asr_gateway.io.discovery import Source, discovery_source, worker_source
-from shared.allowed import Kind, Shape, kinds_of
+from shared.allowed import Kind, Shape
 from shared.config import GatewayConfig, ModuleConfig, ServiceConfig
 from shared.config_file import load_config
 from shared.config_rules import access_problems, gateway_problems
 from shared.errors import ConfigError
 from shared.hub import locate
-from shared.settings import CONFIG, LOG, SILENT, TEXT, Option, add_options, chosen, config_path, overridden
+from shared.settings import CONFIG, KEYS, LOG, SILENT, TEXT, Option, add_options, chosen, config_path, overridden
 from shared.settings import section_options as options_of_section
 from shared.units import FRAME_RATE
 
@@ -33,12 +33,7 @@ _OPTIONS: Final = (
         name="discover", kind=_TEXTS, help="where workers are named: dns://NAME:PORT or file://PATH; may be repeated"
     ),
     Option(name="scrape", kind=_TEXTS, help="metrics of a worker, which /metrics then includes; may be repeated"),
-    Option(
-        name="key",
-        kind=kinds_of(ServiceConfig)["authorized_ids"],
-        help="a key that opens the door, beside authorized_ids; may be repeated",
-        is_secret=True,
-    ),
+    KEYS,
     Option(name="module", kind=TEXT, help=f"without a configuration file: the workers' module ({DEFAULT_MODULE})"),
     LOG,
     SILENT,
@@ -100,7 +95,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Gatew
             name=values.get("module", DEFAULT_MODULE), path=DEFAULT_PATH, lm="unknown", audio_tokenizer="unknown"
         )
         gateway = overridden(GatewayConfig(), values)
-        settings = GatewaySettings(gateway=gateway, modules=(module,), keys=values.get("key", ()), **common)
+        settings = GatewaySettings(gateway=gateway, modules=(module,), keys=values.get(KEYS.name, ()), **common)
     else:
         settings = _from_file(config_path(values), values, environ, common)
     _check(settings)
@@ -116,7 +111,7 @@ def _from_file(
         **{**common, "warnings": (*common.get("warnings", ()), *loaded.warnings)},
         gateway=overridden(service.gateway, values),
         modules=tuple(_served(module) for module in service.modules),
-        keys=(*service.authorized_ids, *values.get("key", ())),
+        keys=(*service.authorized_ids, *values.get(KEYS.name, ())),
         static_dir=locate(service.static_dir, service.source),
         config_file=service.source,
         log_dir=Path(service.log_dir),

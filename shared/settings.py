@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from shared.allowed import MEANING, Choice, Kind, NotAllowedError, Shape, kinds_of
+from shared.config import ServiceConfig
 from shared.errors import ConfigError
 from shared.logs import LEVELS
 
@@ -54,6 +55,12 @@ TEXT: Final = Kind(base=str, limits=Shape(r"(?s).+", "a text"))
 CONFIG: Final = Option(name="config", kind=TEXT, help="the configuration file (TOML)")
 LOG: Final = Option(
     name="log", kind=Kind(base=str, limits=Choice(tuple(LEVELS))), help="how much is logged (info)", aliases=("-l",)
+)
+KEYS: Final = Option(
+    name="key",
+    kind=kinds_of(ServiceConfig)["authorized_ids"],
+    help="a key that opens the door, beside authorized_ids; may be repeated",
+    is_secret=True,
 )
 SILENT: Final = Option(name="silent", kind=Kind(base=bool), help="log to the file only")
 

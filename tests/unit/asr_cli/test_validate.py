@@ -59,6 +59,21 @@ def test_a_service_open_to_everybody_is_not_fit(sample_config: Any, capsys: pyte
     assert err.startswith(f"error: {path}: no keys: set authorized_ids")
 
 
+def test_a_key_in_the_environment_closes_the_door_too(
+    sample_config: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sample_config.path
+    path.write_text(sample_config.changed('["first key", "second"]', "[]"))
+
+    monkeypatch.setenv("ASR_KEY", "third")
+    assert validate(path, capsys=capsys)[0] == 0
+
+    monkeypatch.setenv("ASR_KEY", "sha256:short")
+    status, _, err = validate(path, capsys=capsys)
+    assert status == 1
+    assert err.startswith("error: ASR_KEY: must be")
+
+
 def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = sample_config.path
     path.write_text(sample_config.base)
