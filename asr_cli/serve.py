@@ -15,7 +15,7 @@ from typing import Any, Final
 from asr_cli.gpus import count_gpus
 from asr_cli.processes import ProcessGroup
 from asr_cli.supervision import Supervision
-from asr_cli.topology import ServePlan, gateway_arguments, place_workers, worker_arguments, worker_devices
+from asr_cli.topology import ServePlan, gateway_arguments, name_of, place_workers, worker_arguments, worker_devices
 from asr_cli.usage import UsageError
 from shared.allowed import Choice, Kind, Range
 from shared.config import GatewayConfig, ServiceConfig, WorkerConfig
@@ -157,7 +157,7 @@ def link_endpoints(private_dir: str, ports: Sequence[int]) -> list[str]:
     """
     if len(os.fsencode(private_dir)) > LONGEST_SOCKET_PATH or any(char.isspace() for char in private_dir):
         return [f"tcp://127.0.0.1:{port}" for port in ports]
-    return [f"ipc://{private_dir}/{index}" for index in range(len(ports))]
+    return [f"ipc://{private_dir}/{name_of(index)}" for index in range(len(ports))]
 
 
 def free_ports(count: int) -> list[int]:

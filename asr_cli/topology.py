@@ -1,6 +1,6 @@
 """Which processes one machine needs, and with which arguments. Pure: what the machine has is passed in.
 
-asr serve ─┬─ gateway      --worker ENDPOINT ... --scrape ENDPOINT=URL ...
+asr serve ─┬─ gateway      --worker ENDPOINT ... --scrape NAME=URL ...
            ├─ worker-0     --bind ENDPOINT --device cuda:0 --metrics-port P
            └─ worker-1     --bind ENDPOINT --device cuda:1 --metrics-port P
 """
@@ -17,7 +17,7 @@ class WorkerPlace:
     module: str
     device: str
     endpoint: str
-    """Where it binds the link, for instance ``ipc:///run/asr/0``."""
+    """Where it binds the link, for instance ``ipc:///run/asr/worker-0``: metrics take the socket's name for its own."""
     metrics_port: int
 
 
@@ -61,9 +61,14 @@ def place_workers(
     """
     wanted = [(module, device) for module in modules for device in devices]
     return tuple(
-        WorkerPlace(name=f"worker-{index}", module=module, device=device, endpoint=endpoint, metrics_port=port)
+        WorkerPlace(name=name_of(index), module=module, device=device, endpoint=endpoint, metrics_port=port)
         for index, ((module, device), endpoint, port) in enumerate(zip(wanted, endpoints, metrics_ports, strict=True))
     )
+
+
+def name_of(index: int) -> str:
+    """Return the name of a worker, counted over all modules: in logs, in metrics, and of its Unix socket."""
+    return f"worker-{index}"
 
 
 def worker_arguments(plan: ServePlan, worker: WorkerPlace) -> list[str]:
@@ -80,5 +85,5 @@ def gateway_arguments(plan: ServePlan) -> list[str]:
     arguments = ["--config", plan.config, "--host", plan.host, "--port", str(plan.port)]
     for worker in plan.workers:
         url = f"http://127.0.0.1:{worker.metrics_port}/metrics"
-        arguments += ["--worker", worker.endpoint, "--scrape", f"{worker.endpoint}={url}"]
+        arguments += ["--worker", worker.endpoint, "--scrape", f"{worker.name}={url}"]
     return [*arguments, *plan.common_flags]

@@ -213,7 +213,7 @@ class Dispatch:
                 link.refuse()
                 self._log.warning(WORKER_REFUSED, endpoint=link.endpoint, reason=message.reason)
             case Load():
-                self._metrics.worker_heard(link.endpoint, used=message.used, free=message.free)
+                self._metrics.worker_heard(link.label, used=message.used, free=message.free)
                 self._perform(self._fleet.loaded(link.endpoint, message, self._now()))
             case Closed():
                 self._perform(self._fleet.freed(link.endpoint, self._now()))
@@ -221,7 +221,7 @@ class Dispatch:
     def link_lost(self, link: WorkerLink, reason: str) -> None:
         """A connection broke: the sessions on it are lost."""
         self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason=reason)
-        self._metrics.worker_lost(link.endpoint)
+        self._metrics.worker_lost(link.label)
         self._perform(self._fleet.lost(link.endpoint, self._now()))
 
     # --- inside -------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ class Dispatch:
                 case DropWorker():
                     link = self.links[action.worker]
                     self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason="it was silent past its deadline")
-                    self._metrics.worker_lost(link.endpoint)
+                    self._metrics.worker_lost(link.label)
                     link.reopen()
 
     def _end(self, stream: Stream, error: AsrError) -> None:

@@ -66,6 +66,7 @@ class WorkerLink:
 
     def __init__(self, *, endpoint: str, context: "zmq.Context[zmq.Socket[bytes]]", owner: LinkOwner) -> None:
         self.endpoint = endpoint
+        self.label = label_of(endpoint)
         self.is_welcome = False
         """Whether the worker has said Welcome on this connection."""
         self.n_received = 0
@@ -286,3 +287,8 @@ class WorkerLink:
     def _lose(self, reason: str) -> None:
         self.reopen()
         self._owner.link_lost(self, reason)
+
+
+def label_of(endpoint: str) -> str:
+    """Return what metrics call a worker: the name of its Unix socket, whose folder may be a temporary one, else all."""
+    return endpoint.rpartition("/")[2] if endpoint.startswith("ipc://") else endpoint

@@ -44,7 +44,7 @@ class WorkerLinks:
         self._refused.discard(endpoint)
         self._links[endpoint] = link
         # Not heard yet: one that never comes must be seen to be missing.
-        self._metrics.worker_lost(endpoint)
+        self._metrics.worker_lost(link.label)
         self._log.info(WORKER_FOUND, endpoint=endpoint)
 
     def _refuse(self, endpoint: str, reason: str) -> None:
@@ -61,8 +61,8 @@ class WorkerLinks:
         if link is not None:
             del self._links[endpoint]
             link.close()
-            self._metrics.worker_lost(endpoint)
-            self._metrics.worker_forgotten(endpoint)
+            self._metrics.worker_lost(link.label)
+            self._metrics.worker_forgotten(link.label)
         return True
 
     def pulse(self, now: float) -> None:

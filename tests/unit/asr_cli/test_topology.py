@@ -60,8 +60,8 @@ def test_the_gateway_is_told_of_every_worker_and_its_metrics() -> None:
     plan = plan_of_two()
     assert gateway_arguments(plan) == [
         *("--config", "c.toml", "--host", "127.0.0.1", "--port", "8080"),
-        *("--worker", "ipc:///a", "--scrape", "ipc:///a=http://127.0.0.1:1/metrics"),
-        *("--worker", "ipc:///b", "--scrape", "ipc:///b=http://127.0.0.1:2/metrics"),
+        *("--worker", "ipc:///a", "--scrape", "worker-0=http://127.0.0.1:1/metrics"),
+        *("--worker", "ipc:///b", "--scrape", "worker-1=http://127.0.0.1:2/metrics"),
         *("--log", "debug"),
     ]
 
@@ -90,7 +90,7 @@ def plan_of_two() -> ServePlan:
 @pytest.mark.parametrize(
     ("folder", "endpoints"),
     [
-        ("/tmp/asr-x", ["ipc:///tmp/asr-x/0", "ipc:///tmp/asr-x/1"]),
+        ("/tmp/asr-x", ["ipc:///tmp/asr-x/worker-0", "ipc:///tmp/asr-x/worker-1"]),
         ("/tmp/my files/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
         (f"/tmp/{'ü' * 60}/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
     ],

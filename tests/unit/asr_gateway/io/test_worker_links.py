@@ -1,3 +1,4 @@
+import pytest
 from structlog.testing import capture_logs
 
 from asr_gateway.io.worker_links import WorkerLinks
@@ -27,11 +28,14 @@ async def test_an_endpoint_that_can_be_none_is_refused_once_until_it_is_named_an
     assert [(line["event"], line["endpoint"]) for line in logs] == 2 * [("worker_refused", endpoint)]
 
 
-async def test_a_worker_that_never_came_is_down_until_it_is_named_no_more() -> None:
+@pytest.mark.parametrize(
+    ("endpoint", "label"),
+    [("tcp://127.0.0.1:9", "tcp://127.0.0.1:9"), ("ipc:///tmp/asr-x7/worker-0", "worker-0")],
+)
+async def test_a_worker_that_never_came_is_down_until_it_is_named_no_more(endpoint: str, label: str) -> None:
     metrics = GatewayMetrics()
     links = WorkerLinks(owner=Nobody(), metrics=metrics)
-    endpoint = "tcp://127.0.0.1:9"
-    down = f'asr_gateway_worker_up{{worker="{endpoint}"}} 0'.encode()
+    down = f'asr_gateway_worker_up{{worker="{label}"}} 0'.encode()
     links.add_worker(endpoint)
     assert down in metrics.render().splitlines()
     links.remove_worker(endpoint)
