@@ -28,7 +28,7 @@ from asr_worker.core.handshake import Identity
 from asr_worker.core.model import AsrModel, ModelFacts
 from asr_worker.core.pool import Pool
 from asr_worker.core.tokens import TokenRecorder
-from asr_worker.io.link import Link
+from asr_worker.io.link import Link, check_free
 from asr_worker.io.loop import Loop, TokenTap
 from asr_worker.io.rehearsal import measure_capacity, warm_up
 from asr_worker.io.status_server import Status, StatusServer
@@ -131,6 +131,8 @@ def run(settings: WorkerSettings) -> None:
             server = StatusServer(status, host=settings.metrics_host, port=settings.metrics_port)
             stack.enter_context(server)
             log.info(LISTENING_STARTED, metrics=f"http://{settings.metrics_host}:{server.port}/metrics")
+        # Loading may take half a minute: an address that is taken is said before.
+        check_free(settings.bind)
         model = load(settings)
         step_s = warm_up(model)
         log.info(MODEL_WARMED_UP, step_ms=round(1e3 * step_s, 3))

@@ -130,3 +130,16 @@ class Link:
             sender = routing_id.decode("ascii", "backslashreplace")
             self._log.warning(LINK_MESSAGE_REFUSED, gateway=sender, reason=reason, refused=self._n_refused)
         return Refused(routing_id, reason)
+
+
+def check_free(endpoint: str) -> None:
+    """See to it that ``endpoint`` can be listened on, without listening: for before what takes long.
+
+    Only TCP is tried: binding a Unix socket takes its path from whoever has it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if endpoint.startswith("tcp://"):
+        with Link() as link:
+            link.bind(endpoint)

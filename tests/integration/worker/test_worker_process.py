@@ -114,7 +114,7 @@ def test_wrong_settings_are_one_clear_message(
     assert "Traceback" not in done.stderr
 
 
-def test_a_taken_address_is_named(start_worker: Fixture, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_taken_address_is_named_before_a_model_is_loaded(start_worker: Fixture, environment: dict[str, str], tmp_path: Path) -> None:
     worker = start_worker()
     command = [sys.executable, "-m", "asr_worker", "--model", "fake", "--bind", worker.endpoint]
     done = subprocess.run(
@@ -122,6 +122,7 @@ def test_a_taken_address_is_named(start_worker: Fixture, environment: dict[str, 
     )
     assert done.returncode == 1
     assert f"asr-worker: cannot listen on {worker.endpoint}: Address already in use" in done.stderr
+    assert "model_loaded" not in done.stdout + done.stderr
 
 
 def test_unknown_flags_are_wrong_usage(tmp_path: Path, environment: dict[str, str]) -> None:
