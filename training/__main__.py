@@ -30,6 +30,7 @@ from training.manifest import phrases_of, read_manifest
 from training.net import Net
 from training.people import People
 from training.progress import Schedule
+from training.pronunciation import Pronunciations
 from training.published import export, module_of, read_published, take_over, words_of
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
@@ -130,7 +131,9 @@ def _bank(args: argparse.Namespace) -> None:
         if number % 1000 == 0:
             say(f"{number} of {args.phrases} phrases")
 
-    people = People(args.people, words.VOCABULARY, held_out=False) if args.people else None
+    people = None
+    if args.people:
+        people = People(args.people, words.VOCABULARY, held_out=False, sounds_of=Pronunciations().sounds_of)
     phrases = synthesise(
         args.seed, args.phrases, flite_share=args.flite_share, people=people, people_share=args.people_share
     )

@@ -12,8 +12,8 @@ and a word whose halves have changed places.
 
 import random
 import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -26,7 +26,7 @@ import soxr
 from shared.errors import ConfigError
 from training.espeak import SynthesisError
 from training.loudness import STEPS_PER_S, loudness
-from training.phones import UNKNOWN
+from training.pronunciation import unknown_sounds
 from training.speech import Pcm, Sound, Span, Speech
 
 RATE_HZ: Final = 24_000
@@ -89,12 +89,24 @@ class People:
         folder: of the recordings.
         vocabulary: words that are not foreign.
         held_out: draw from the speakers of the exam instead of those of training.
+        sounds_of: which sounds a word is made of, by its text and span; not asked of words that were turned round.
     """
 
-    def __init__(self, folder: Path, vocabulary: Sequence[str], *, held_out: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        vocabulary: Sequence[str],
+        *,
+        held_out: bool,
+        sounds_of: Callable[[Span], tuple[Sound, ...]] = unknown_sounds,
+    ) -> None:
+        self._sounds_of = sounds_of
         found = [one for one in recorded(folder) if is_held_out(one.speaker) == held_out]
         self._known = _by_speaker(one for one in found if one.word in vocabulary)
         self._foreign = _by_speaker(one for one in found if one.word not in vocabulary)
+        # Of some words there are fifty times as many recordings as of others; yet each is to be heard as often.
+        self._odds = {word: 1 / count for word, count in Counter(one.word for one in found).items()}
+        self._odds_known, self._odds_foreign = map(self._odds_of, (self._known, self._foreign))
         if not self._known:
             message = f"{folder}: none of its recordings is a word of the vocabulary by a speaker of this part"
             raise ConfigError(message)
@@ -112,9 +124,9 @@ class People:
         """
         share = rng.choice((0.0, 0.0, 0.5, 1.0))
         foreign = [rng.random() < share for _ in range(rng.randint(1, 5))]
-        of = self._foreign if self._foreign and rng.random() < 0.5 * share else self._known
-        # A speaker is drawn as often as he has recordings.
-        (speaker,) = rng.choices(tuple(of), [len(recordings) for recordings in of.values()])
+        is_stranger = self._foreign and rng.random() < 0.5 * share
+        odds = self._odds_foreign if is_stranger else self._odds_known
+        (speaker,) = rng.choices(tuple(odds), tuple(odds.values()))
         return self._phrase([self._one(rng, speaker, foreign=is_foreign) for is_foreign in foreign], rng)
 
     def known(self, rng: random.Random) -> Speech:
@@ -136,15 +148,22 @@ class People:
     def _one(self, rng: random.Random, speaker: str, *, foreign: bool) -> tuple[Recorded, Turn]:
         known, strange = self._known.get(speaker, []), self._foreign.get(speaker, [])
         if not foreign and known:
-            return rng.choice(known), Turn.AS_IT_IS
+            return self._evenly(rng, known), Turn.AS_IT_IS
         if strange and rng.random() < 0.5:  # noqa: PLR2004 half of the foreign words are recorded ones
-            return rng.choice(strange), Turn.AS_IT_IS
-        one = rng.choice(known or strange)
+            return self._evenly(rng, strange), Turn.AS_IT_IS
+        one = self._evenly(rng, known or strange)
         return one, Turn.AS_IT_IS if one.word in _NEVER_TURNED else rng.choice((Turn.BACKWARDS, Turn.HALVES_SWAPPED))
+
+    def _evenly(self, rng: random.Random, recordings: Sequence[Recorded]) -> Recorded:
+        return rng.choices(recordings, [self._odds[one.word] for one in recordings])[0]
+
+    def _odds_of(self, of: dict[str, list[Recorded]]) -> dict[str, float]:
+        return {speaker: sum(self._odds[one.word] for one in recordings) for speaker, recordings in of.items()}
 
     def _phrase(self, chosen: Sequence[tuple[Recorded, Turn]], rng: random.Random) -> Speech:
         pieces: list[Pcm] = []
         words: list[Span] = []
+        sounds: list[Sound] = []
         at = 0
         for one, turn in chosen:
             pcm = _turned(word_of(one), turn, rng)
@@ -152,6 +171,7 @@ class People:
             margin = int(_MARGIN_S * RATE_HZ)
             start_s, end_s = (at + margin) / RATE_HZ, (at + len(pcm) - margin) / RATE_HZ
             words.append(Span(text=turn.value + one.word, start_s=start_s, end_s=end_s))
+            sounds += (self._sounds_of if turn is Turn.AS_IT_IS else unknown_sounds)(words[-1])
             gap = np.zeros(int(rng.uniform(0.0, 0.5) * RATE_HZ), dtype=np.float32)
             pieces += [pcm.astype(np.float32), gap]
             at += len(pcm) + len(gap)
@@ -159,7 +179,7 @@ class People:
             pcm=np.concatenate(pieces[:-1]),
             rate_hz=RATE_HZ,
             words=tuple(words),
-            sounds=tuple(Sound(phone=UNKNOWN, start_s=w.start_s, end_s=w.end_s) for w in words),
+            sounds=tuple(sounds),
         )
 
 

@@ -9,6 +9,8 @@ import soundfile
 from shared.errors import ConfigError
 from training.espeak import SynthesisError
 from training.people import RATE_HZ, People, cut_to_word, is_held_out, recorded
+from training.phones import UNKNOWN
+from training.speech import Sound, Span
 
 TRAINED = next(name for name in ("anna", "bert", "carl") if not is_held_out(name))
 HELD_OUT = next(f"speaker{n}" for n in range(99) if is_held_out(f"speaker{n}"))
@@ -81,6 +83,30 @@ def test_words_lie_where_a_phrase_says_and_foreign_ones_are_none_of_the_vocabula
         assert inside > 0.99
         assert [(s.start_s, s.end_s) for s in speech.sounds] == [(w.start_s, w.end_s) for w in speech.words]
     assert {"stop", "tree", "backwards stop", "swapped stop"} <= texts
+
+
+def test_sounds_are_asked_for_where_a_word_is_as_it_was_said(folder: Path) -> None:
+    def sounds_of(word: Span) -> tuple[Sound, ...]:
+        middle_s = (word.start_s + word.end_s) / 2
+        return Sound(phone=1, start_s=word.start_s, end_s=middle_s), Sound(phone=2, start_s=middle_s, end_s=word.end_s)
+
+    people, rng = People(folder, ("stop",), held_out=False, sounds_of=sounds_of), random.Random(7)
+    for _ in range(60):
+        speech = people.draw(rng)
+        for word in speech.words:
+            inside = [sound.phone for sound in speech.sounds if word.start_s <= sound.start_s < word.end_s]
+            assert inside == ([UNKNOWN] if " " in word.text else [1, 2])
+
+
+def test_a_word_of_which_there_are_few_recordings_is_heard_as_often_as_the_others(tmp_path: Path) -> None:
+    for number, speaker in enumerate([name for n in range(20) if not is_held_out(name := f"voice{n}")]):
+        for again in range(4):
+            record(tmp_path, "stop", speaker, again, (0.3, 0), (0.3, 0.3), (0.3, 0))
+        if number < 2:
+            record(tmp_path, "go", speaker, 0, (0.3, 0), (0.4, 0.3), (0.3, 0))
+    people, rng = People(tmp_path, ("stop", "go"), held_out=False), random.Random(7)
+    said = [word.text for _ in range(150) for word in people.draw(rng).words]
+    assert 0.6 < said.count("go") / said.count("stop") < 1.7
 
 
 def test_a_word_that_another_becomes_when_turned_round_is_never_turned(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from training.__main__ import main
 from training.bank import FOREIGN, Bank, Phrase, PhraseSource, espeak_voice, write_bank
 from training.espeak import Espeak, EspeakVoice, SynthesisError
 from training.flite import Flite, FliteVoice
-from training.speech import Speech
+from training.phones import PHONES, UNKNOWN
+from training.pronunciation import Pronunciations
+from training.speech import Sound, Span, Speech
 from training.words import VOCABULARY
 
 WORDS = ["five", "five", "stop", "the", "music", "hello"]
@@ -126,3 +128,19 @@ def test_a_bank_takes_up_the_recordings_of_a_manifest(tmp_path: Path, monkeypatc
     assert len(Bank(bank)) == 4
     _, words, _ = Bank(bank)[3]
     assert words.round(2).tolist() == [[4 + VOCABULARY.index("music"), 0.1, 0.5], [FOREIGN, 0.6, 1.1]]
+
+
+@needs_espeak
+def test_a_recorded_word_gets_the_sounds_that_espeak_says_in_its_own_time() -> None:
+    pronunciations = Pronunciations()
+    for start_s, end_s in ((1.0, 1.5), (0.0, 0.3)):
+        sounds = pronunciations.sounds_of(Span(text="seven", start_s=start_s, end_s=end_s))
+        assert [PHONES[sound.phone] for sound in sounds] == ["s", "eh", "v", "ax", "n"]
+        assert (sounds[0].start_s, sounds[-1].end_s) == pytest.approx((start_s, end_s))
+        assert [sound.start_s for sound in sounds[1:]] == pytest.approx([sound.end_s for sound in sounds[:-1]])
+
+
+@needs_espeak
+def test_what_is_no_word_has_an_unknown_sound() -> None:
+    span = Span(text="hey-computer", start_s=1.0, end_s=1.5)
+    assert Pronunciations().sounds_of(span) == (Sound(phone=UNKNOWN, start_s=1.0, end_s=1.5),)
