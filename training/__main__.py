@@ -29,6 +29,7 @@ from training.foreign_recordings import foreign_recordings
 from training.manifest import phrases_of, read_manifest
 from training.net import Net
 from training.people import People
+from training.phone_heads import fit_phone_heads
 from training.progress import Schedule
 from training.pronunciation import Pronunciations
 from training.published import export, module_of, read_published, take_over, words_of
@@ -151,11 +152,12 @@ def _train(args: argparse.Namespace) -> None:
     source = UtteranceSource(
         Bank(args.bank), n_frames=64, delay=module.delay_frames, n_words=len(words_of(module)), seed=args.seed
     )
-    if args.start_from and args.start_from.suffix == ".pt":
+    is_published = args.start_from is not None and args.start_from.suffix != ".pt"
+    if args.start_from and not is_published:
         take_over(net, torch.load(args.start_from, weights_only=True)["net"])
         net.codebooks.write(net.mimi.quantizer)
         say(f"starting from {args.start_from}")
-    elif args.start_from:
+    elif is_published:
         missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * source.n_frames)
         say(f"starting from {args.start_from}; the bridge misses {100 * missed:.2f} % of its audio tables")
     schedule = Schedule(
@@ -170,6 +172,8 @@ def _train(args: argparse.Namespace) -> None:
         signal.signal(number, lambda *_: stop.set())
     # A resumed run must not hear the first batches again.
     next_batch = fed(source, size=args.batch, seed=[args.seed, trainer.step], device=args.device)
+    if is_published and trainer.step == 0:
+        say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device):.3f}")
     if not trainer.run(next_batch, stop.is_set):
         say(f"stopped at step {trainer.step}; the same command goes on from {settings.state}")
         return

@@ -46,8 +46,8 @@ class Losses:
 def losses(heard: Heard, wanted: Wanted) -> Losses:
     """Compare what was heard with what was wanted."""
     text, pauses = text_losses(heard.text, heard.pauses, wanted)
-    phones = _phone_loss(heard.phones, wanted.phones)
-    first = _phone_loss(heard.phones_first, wanted.phones)
+    phones = phone_loss(heard.phones, wanted.phones)
+    first = phone_loss(heard.phones_first, wanted.phones)
     commit = heard.quantised.commit if heard.quantised else text.new_zeros(())
     total = _TEXT * text + _PHONES * phones + _PHONES_FIRST * first + _PAUSES * pauses
     total = total + _COMMIT * commit
@@ -90,5 +90,6 @@ def fed_text(text: Tensor, start_token: int, generator: torch.Generator, corrupt
     return torch.where(is_wrong, wrong, fed).to(text.device)
 
 
-def _phone_loss(scores: Tensor, phones: Tensor) -> Tensor:
-    return functional.cross_entropy(scores.float().flatten(0, 2), phones.flatten(), ignore_index=UNKNOWN)
+def phone_loss(scores: Tensor, phones: Tensor) -> Tensor:
+    """Return the loss of scores ``[..., 6, phones]`` for the phones ``[..., 6]`` of as many frames."""
+    return functional.cross_entropy(scores.float().flatten(0, -2), phones.flatten(), ignore_index=UNKNOWN)

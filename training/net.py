@@ -79,15 +79,20 @@ class Net(nn.Module):
             both = torch.cat((first, rest), dim=-1)
         shape = latents.shape[:2]
         text_scores, pauses = self.speak(self.bridge(both).view(*shape, -1), text)
-        per_phone = (*shape, PHONE_SUBFRAMES, len(PHONES))
+        phones, phones_first = self.phone_scores(first.view(*shape, -1), rest.view(*shape, -1))
         return Heard(
             text=text_scores,
             pauses=pauses,
-            phones=self.phone_head(both).view(per_phone),
-            phones_first=self.first_head(first).view(per_phone),
+            phones=phones,
+            phones_first=phones_first,
             latents=latents,
             quantised=quantised,
         )
+
+    def phone_scores(self, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both heads' scores ``[..., 6, phones]`` of quantised latents: of all codebooks, of the first alone."""
+        per_phone = (*first.shape[:-1], PHONE_SUBFRAMES, len(PHONES))
+        return self.phone_head(torch.cat((first, rest), dim=-1)).view(per_phone), self.first_head(first).view(per_phone)
 
     def _quantise(self, rows: Tensor, *, discrete: bool) -> tuple[Tensor, Tensor, Quantised | None]:
         quantizer = self.mimi.quantizer
