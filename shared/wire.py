@@ -9,6 +9,7 @@ surplus comes from a peer of the next version and is ignored. Nothing is ever pi
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
@@ -50,6 +51,9 @@ _UINT16: Final = np.dtype("<u2")
 _UINT8: Final = np.dtype("u1")
 
 _SHORT: Final = 32
+
+_ONE_ROW: Final = struct.Struct("<qqi")
+"""The columns of a block with one frame of audio: session, frame, epoch."""
 
 # Every word is an event: what ``read_fields`` and the enum would make anew for each is made once.
 _EVENT_CHECKS: Final = tuple((f"StepEvent.{field}", check) for field, check in EVENT_FIELDS.items())
@@ -154,6 +158,9 @@ def _encode_open(message: Open) -> list[Part]:
     return [_head(Kind.OPEN, [*values, sizes]), columns, _audio(log.pcm)]
 
 
+_ONE_FRAME: Final = _head(Kind.AUDIO_BLOCK, [1])
+_AUDIO_PARTS: Final = 3
+
 # --- decoding ---------------------------------------------------------------------------------------------
 
 
@@ -163,6 +170,11 @@ def decode_to_worker(parts: Parts) -> ToWorker:
     Raises:
         LinkError: the parts are no such message; says what is wrong.
     """
+    # A gateway that is not busy sends every frame on its own: a thousand of them for each step of a full worker.
+    if len(parts) == _AUDIO_PARTS and parts[0] == _ONE_FRAME:
+        frame = _decode_one_frame(parts[1], parts[2])
+        if frame is not None:
+            return frame
     kind, values = _split(parts)
     match kind:
         case Kind.AUDIO_BLOCK:
@@ -229,8 +241,23 @@ def _decode_scalars(kind: Kind, parts: Parts, values: list[Any]) -> Any:
     return scalars.type(**read_fields(scalars.type.__name__, scalars.checks, values))
 
 
+def _decode_one_frame(columns: Part, pcm: Part) -> AudioBlock | None:
+    """Return the block of one frame, in a quarter of the time; None if anything is wrong with it."""
+    if len(columns) != _ONE_ROW.size or len(pcm) != FRAME_BYTES:
+        return None
+    session, frame, epoch = _ONE_ROW.unpack(columns)
+    if session < 0 or frame < 0 or epoch < 1:
+        return None
+    return AudioBlock(
+        sessions=np.frombuffer(columns, _INT64, 1, 0),
+        frames=np.frombuffer(columns, _INT64, 1, 8),
+        epochs=np.frombuffer(columns, _INT32, 1, 16),
+        pcm=np.frombuffer(pcm, _FLOAT32).reshape(1, FRAME_SAMPLES),
+    )
+
+
 def _decode_audio(parts: Parts, values: list[Any]) -> AudioBlock:
-    _expect_parts(parts, 3)
+    _expect_parts(parts, _AUDIO_PARTS)
     n_rows = read_fields("AudioBlock", AUDIO_FIELDS, values)["rows"]
     columns = _Columns(parts[1])
     sessions, frames = columns.take(_INT64, n_rows), columns.take(_INT64, n_rows)
