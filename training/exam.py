@@ -41,7 +41,7 @@ def exam(seed: int, n: int, n_words: int, people: Path | None = None) -> Iterato
     if people:
         strangers = People(people, words.VOCABULARY[:n_words], held_out=True)
         known = studio.record(n, lambda rng, _: strangers.known(rng), studio.known)
-        yield TestSet(name="twenty words, speakers never heard", group="recorded people", recordings=known)
+        yield TestSet(name="recorded words, speakers never heard", group="recorded people", recordings=known)
         if strangers.has_foreign:
             foreign = studio.record(n, lambda rng, _: strangers.foreign(rng), studio.foreign)
             name = "English, recorded people, speakers never heard"

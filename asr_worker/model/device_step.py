@@ -10,7 +10,7 @@ k - 1, step 0 a start token and padding codes. A slot is fresh when its position
 Source: model.md sections 5 and 6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -63,12 +63,15 @@ class DeviceStep:
         return self._sampler.generator
 
     def choose_attention(
-        self, make_kernel: Callable[[], RingAttention], time_ms: Callable[[Callable[[], object]], float]
+        self,
+        sizes: Sequence[int],
+        make_kernel: Callable[[], RingAttention],
+        time_ms: Callable[[Callable[[], object]], float],
     ) -> dict[str, Verdict]:
         """Decide who reads the rings, by trial; say so for each transformer. All slots are fresh afterwards."""
         rings = {"lm": (self._ring, 1), "mimi": (self._mimi_state.ring, LATENTS_PER_FRAME)}
         return {
-            name: decide(ring, n_slots=self.n_slots, n_new=n_new, make_kernel=make_kernel, time_ms=time_ms)
+            name: decide(ring, sizes=sizes, n_new=n_new, make_kernel=make_kernel, time_ms=time_ms)
             for name, (ring, n_new) in rings.items()
         }
 

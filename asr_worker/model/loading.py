@@ -28,7 +28,7 @@ from asr_worker.model.step import TorchAsrModel
 from asr_worker.model.tokens import Tokenizer
 from shared.allocator import keep_freed_memory
 from shared.config import ModuleConfig
-from shared.errors import CheckpointError, ConfigError
+from shared.errors import CheckpointError, ConfigError, ModelFaultError
 
 KEPT_BYTES: Final = 512 << 20
 """What a step on CPU lets go is kept for the next one, up to this."""
@@ -121,7 +121,11 @@ def _set_up_torch(device: str, threads: int) -> torch.device:
     place = choose_device(device)
     if place.type == "cuda":
         # Pinned memory, streams, graphs and kernels are the current device's.
-        torch.cuda.set_device(place)
+        try:
+            torch.cuda.set_device(place)
+        except RuntimeError as error:
+            message = f"{place} cannot be used: {str(error).partition(chr(10))[0]}"
+            raise ModelFaultError(message) from error
     return place
 
 

@@ -36,8 +36,19 @@ def choose_device(name: str) -> torch.device:
     if kind == "cuda" and index.isdecimal() and int(index) < n_devices:
         return torch.device("cuda", int(index))
     here = ", ".join(["auto", "cpu", *(["cuda"] if n_devices else []), *(f"cuda:{i}" for i in range(n_devices))])
-    msg = f"device is {name!r}; this machine has {here}"
+    why = "" if n_devices or kind != "cuda" else f" ({_why_no_gpu()})"
+    msg = f"device is {name!r}; this machine has {here}{why}"
     raise ConfigError(msg)
+
+
+def _why_no_gpu() -> str:
+    """Say what the commonest reasons are; torch itself only warns."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    return (
+        f"torch {torch.__version__} was built for CUDA {torch.version.cuda} and sees no GPU: is the driver that new? "
+        "nvidia-smi shows up to which CUDA it goes"
+    )
 
 
 def choose_dtype(device: torch.device, override: str | None) -> tuple[torch.dtype, list[str]]:

@@ -57,7 +57,7 @@ class PreparedRunner:
 
     def choose_attention(self) -> dict[str, Verdict]:
         """Decide, on CUDA only, who reads the rings; before ``capture``. All slots are fresh afterwards."""
-        return self._step.choose_attention(make_ring_kernel, time_ms)
+        return self._step.choose_attention(self.sizes, make_ring_kernel, time_ms)
 
     def launch(self, plan: StepPlan) -> None:
         """Queue one step of ``plan``, whose arrays may be overwritten afterwards. The last one must have ended."""

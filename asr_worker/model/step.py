@@ -17,7 +17,7 @@ from asr_worker.model.device_step import DeviceStep
 from asr_worker.model.host import HostRunner
 from asr_worker.model.prepared import PreparedRunner
 from asr_worker.model.tokens import Tokenizer
-from shared.errors import ModelFaultError
+from shared.errors import ConfigError, ModelFaultError
 from shared.units import FRAME_SAMPLES
 
 N_WARM_UP_STEPS = 2
@@ -75,6 +75,7 @@ class TorchAsrModel:
             attention: on CUDA, ``auto`` tries whether our kernel is faster than torch's attention; ``torch`` does not.
 
         Raises:
+            ConfigError: the device has no room for what a step computes.
             ModelFaultError: the device fails.
         """
         everyone = np.ones(self._facts.n_slots, np.bool_)
@@ -87,6 +88,10 @@ class TorchAsrModel:
                     self._runner.launch(StepPlan(pcm=silence, active=everyone, reset=everyone))
                     self._runner.collect(self._collected)
                 self._step.reset_all()
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition("\n")[0]
+            msg = f"no room on {self._facts.device} for steps of batch_size = {self._facts.n_slots}: {reason}"
+            raise ConfigError(msg) from error
         except RuntimeError as error:
             is_kernel_tried = attention == "auto" and self._step.plan.is_cuda
             hint = ' (attention = "torch" would leave our kernel out)' if is_kernel_tried else ""

@@ -4,6 +4,7 @@ Steps of different prepared sizes multiply matrices of different shapes, whose s
 what is compared bit for bit is stepped in equal sizes.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,7 +66,9 @@ def test_a_masked_row_continues_as_if_nothing_happened(demo: Any) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5], ids=["greedy", "sampling"])
 def test_the_graphs_equal_the_eager_step_in_every_size(demo: Any, temperature: float) -> None:
-    captured, eager = (demo.load(capture=capture, temperature=temperature) for capture in (True, False))
+    captured, eager = (
+        demo.load(capture=capture, temperature=temperature, attention="torch") for capture in (True, False)
+    )
     random = np.random.default_rng(1)
     for k in range(demo.n_steps):
         n_active = random.integers(1, demo.n_slots + 1) if k % 2 else (1, 2, 3, 5, 63, 64)[k // 2 % 6]
@@ -122,6 +125,10 @@ def test_nothing_of_the_scratch_slot_reaches_another(demo: Any) -> None:
 
 @pytest.fixture
 def sync_debug_mode() -> Iterator[Callable[[str], None]]:
+    with warnings.catch_warnings():
+        # torch says once that this mode is a prototype.
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("default")
     yield torch.cuda.set_sync_debug_mode
     torch.cuda.set_sync_debug_mode("default")
 

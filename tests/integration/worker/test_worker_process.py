@@ -114,7 +114,9 @@ def test_wrong_settings_are_one_clear_message(
     assert "Traceback" not in done.stderr
 
 
-def test_a_taken_address_is_named_before_a_model_is_loaded(start_worker: Fixture, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_taken_address_is_named_before_a_model_is_loaded(
+    start_worker: Fixture, environment: dict[str, str], tmp_path: Path
+) -> None:
     worker = start_worker()
     command = [sys.executable, "-m", "asr_worker", "--model", "fake", "--bind", worker.endpoint]
     done = subprocess.run(

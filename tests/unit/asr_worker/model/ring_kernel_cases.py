@@ -54,7 +54,7 @@ def interpret() -> None:
         torch.manual_seed(1)
         verdict = decide(
             ring(dtype, form, context=context, n_heads=n_heads, head_dim=head_dim),
-            n_slots=N_SLOTS,
+            sizes=(1, 2, N_SLOTS),
             n_new=n_new,
             make_kernel=lambda n_programs=n_programs: RingKernel(n_programs=n_programs),
             time_ms=clock(),

@@ -7,21 +7,24 @@ import torch
 from torch import Tensor
 
 from asr_worker.model.contest import Verdict, decide
+from asr_worker.model.kv_cache import LayerCache
 from asr_worker.model.ring import Ring, RingAttention
 
 N_SLOTS = 5
+CONTEXT = 750
+"""As published."""
 
 
-def ring() -> Ring:
+def ring(*, context: int = 12, dtype: torch.dtype = torch.float32) -> Ring:
     return Ring(
         n_layers=2,
         n_rows=N_SLOTS + 1,
-        context=12,
+        context=context,
         n_heads=2,
         head_dim=8,
         max_period=100.0,
         device=torch.device("cpu"),
-        dtype=torch.float32,
+        dtype=dtype,
     )
 
 
@@ -38,7 +41,9 @@ def clock(*times_ms: float) -> Callable[[Callable[[], object]], float]:
 
 def held(contested: Ring, n_new: int, make_kernel: Callable[[], RingAttention], *times_ms: float) -> Verdict:
     torch.manual_seed(1)
-    return decide(contested, n_slots=N_SLOTS, n_new=n_new, make_kernel=make_kernel, time_ms=clock(*times_ms))
+    return decide(
+        contested, sizes=(1, 2, 3, 4, N_SLOTS), n_new=n_new, make_kernel=make_kernel, time_ms=clock(*times_ms)
+    )
 
 
 @pytest.mark.parametrize("n_new", [1, 2])
@@ -74,7 +79,7 @@ def test_a_kernel_with_wrong_answers_loses_however_fast(
     contested = ring()
     verdict = held(contested, 1, lambda: spoil(kernel))
     assert verdict.trouble is not None
-    assert verdict.trouble.startswith("its answers differ from torch's by ")
+    assert "its answers differ from torch's by " in verdict.trouble
     assert (verdict.is_kernel, contested.kernel, str(verdict)) == (False, None, "torch (not timed)")
 
 
@@ -100,3 +105,43 @@ def test_the_rings_are_empty_and_fresh_afterwards(kernel: RingAttention, *, is_r
     assert not contested.position.any()
     assert not contested.cache.keys.any()
     assert not contested.cache.values.any()
+
+
+@pytest.mark.parametrize("forgotten", [0, 8])
+def test_a_kernel_that_forgets_a_few_cells_of_full_rings_loses(kernel: RingAttention, forgotten: int) -> None:
+    """Young slots answer with numbers twenty times as large: one limit for all would not see it."""
+
+    def forgets(queries: Tensor, cache: LayerCache, slots: Tensor, newest: Tensor, counts: Tensor) -> Tensor:
+        counts = torch.where(counts == CONTEXT, CONTEXT - forgotten, counts)
+        return kernel(queries.float(), cache, slots, newest, counts).to(queries.dtype)
+
+    torch.manual_seed(1)
+    contested = ring(context=CONTEXT, dtype=torch.bfloat16)
+    verdict = decide(contested, sizes=(N_SLOTS,), n_new=1, make_kernel=lambda: forgets, time_ms=clock(2.0, 1.0))
+    assert verdict.is_kernel == (forgotten == 0), verdict.trouble
+
+
+def fails_for_few_rows(kernel: RingAttention) -> RingAttention:
+    def run(queries: Tensor, *places: Tensor) -> Tensor:
+        if len(queries) < 3:
+            msg = "a variant that does not compile here"
+            raise RuntimeError(msg)
+        return kernel(queries, *places)
+
+    return run
+
+
+def test_a_kernel_that_fails_for_few_rows_only_loses(kernel: RingAttention) -> None:
+    contested = ring()
+    verdict = held(contested, 1, lambda: fails_for_few_rows(kernel), 2.0, 1.0)
+    assert not verdict.is_kernel
+
+
+def test_memory_that_is_out_is_no_fault_of_the_kernel() -> None:
+    def no_room(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    contested = ring()
+    with pytest.raises(torch.OutOfMemoryError):
+        held(contested, 1, lambda: no_room)
+    assert contested.kernel is None

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -17,6 +19,17 @@ def test_the_cpu_is_float32_unless_told_otherwise() -> None:
 def test_a_device_that_is_not_here_is_refused_with_those_that_are(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^device is '{name}'; this machine has auto, cpu"):
         choose_device(name)
+
+
+def test_who_has_a_gpu_that_torch_does_not_see_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(
+        ConfigError, match=rf"auto, cpu \(torch {re.escape(torch.__version__)} was built without CUDA\)$"
+    ):
+        choose_device("cuda:0")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(ConfigError, match=r"was built for CUDA 13\.0 and sees no GPU: is the driver that new\? "):
+        choose_device("cuda")
 
 
 def test_an_unknown_dtype_is_refused() -> None:

@@ -73,7 +73,7 @@ def test_a_kernel_that_reads_rings_in_place_says_what_torch_says(
 ) -> None:
     exact, prepared = (batch_of(N_SLOTS, kv_cache=kv_cache, is_prepared=is_prepared) for is_prepared in (False, True))
     times_ms = iter([2.0, 1.0] * 2)
-    verdicts = prepared.model._step.choose_attention(lambda: kernel, lambda _run: next(times_ms))
+    verdicts = prepared.model._step.choose_attention(ladder(N_SLOTS), lambda: kernel, lambda _run: next(times_ms))
     assert [verdict.is_kernel for verdict in verdicts.values()] == [True, True]
     for frames, reset in scattered_steps():
         exact.step(frames, reset=reset)

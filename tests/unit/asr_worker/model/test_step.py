@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from asr_worker.core.model import NO_TOKEN, StepPlan
 from asr_worker.model.seeded import seeded_audio
+from shared.errors import ConfigError
 
 N = 40
 SPEECH = seeded_audio("speech", N, 1)
@@ -294,6 +296,22 @@ def test_a_start_makes_every_slot_fresh_and_repeats_the_draws(small: Any) -> Non
     assert said() != first
     model.start()
     assert said() == first
+
+
+def test_a_device_without_room_for_a_step_is_a_setting_that_is_wrong(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small.load()
+
+    def no_room(*_: object) -> None:
+        message = "CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation"
+        raise torch.OutOfMemoryError(message)
+
+    monkeypatch.setattr(model._runner, "launch", no_room)
+    with pytest.raises(
+        ConfigError, match=r"^no room on cpu for steps of batch_size = 4: CUDA out of memory\. Tried to .*GiB\.$"
+    ):
+        model.start()
 
 
 def test_a_restart_leaves_nothing_of_what_old_slots_heard(small: Any) -> None:
