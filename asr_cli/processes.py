@@ -25,15 +25,11 @@ from asr_cli.supervision import (
     Supervision,
     TimePassed,
 )
+from asr_cli.terminal import Terminal
 
 NOT_STARTED: Final = 71
 """Stands for the exit status of a child that the system could not start (EX_OSERR)."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def say(line: str) -> None:
-    """Tell the operator."""
-    print(f"asr: {line}", flush=True)
 
 
 class ProcessGroup:
@@ -53,6 +49,7 @@ class ProcessGroup:
         self._commands = commands
         self._address = (host, port)
         self._title = title
+        self._terminal = Terminal()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,6 +69,7 @@ class ProcessGroup:
             for number in stop_signals:
                 loop.remove_signal_handler(number)
             await self._end()
+            self._terminal.close()
 
     async def _turn(self) -> int:
         actions = self._supervision.start(now=time.monotonic())
@@ -83,7 +81,7 @@ class ProcessGroup:
                 await self._perform(action)
             event = await self._next_event()
             if isinstance(event, StopRequested):
-                say("stopping: the sessions that run may finish; once more to stop at once")
+                self._terminal.say("stopping: the sessions that run may finish; once more to stop at once")
             actions = self._supervision.handle(event, now=time.monotonic())
 
     async def _next_event(self) -> Event:
@@ -103,7 +101,7 @@ class ProcessGroup:
                 with suppress(ProcessLookupError, KeyError):
                     self._children[name].send_signal(number)
             case AnnounceRestart(name=name, status=status, delay_s=delay_s):
-                say(f"{name} {how_it_ended(status)}; starting it again in {delay_s:g} s")
+                self._terminal.say(f"{name} {how_it_ended(status)}; starting it again in {delay_s:g} s")
                 self._announce_when_ready()
             case _:
                 assert_never(action)
@@ -118,7 +116,7 @@ class ProcessGroup:
             )
         except OSError as error:
             # Out of memory, say: no reason to take the children that run with us.
-            say(f"{name} cannot be started: {error.strerror}")
+            self._terminal.say(f"{name} cannot be started: {error.strerror}")
             self._events.put_nowait(ChildExited(name=name, status=NOT_STARTED))
             return
         self._children[name] = child
@@ -138,7 +136,7 @@ class ProcessGroup:
         host, port = self._address
         await wait_until_ready(host, port)
         self._events.put_nowait(BecameReady())
-        say(f"ready: {self._title} on {url(host, port)} - Ctrl-C stops it")
+        self._terminal.say(f"ready: {self._title} on {url(host, port)} - Ctrl-C stops it")
 
     async def _end(self) -> None:
         tasks = [*self._tasks, *([self._announcer] if self._announcer else [])]

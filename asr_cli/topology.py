@@ -75,6 +75,8 @@ def worker_arguments(plan: ServePlan, worker: WorkerPlace) -> list[str]:
     """Return the arguments of ``asr-worker``."""
     arguments = ["--config", plan.config, "--module", worker.module, "--bind", worker.endpoint]
     arguments += ["--device", worker.device, "--metrics-port", str(worker.metrics_port)]
+    # Whatever the environment says of workers that run alone: the gateway looks for the metrics there.
+    arguments += ["--metrics-host", "127.0.0.1", "--no-measure"]
     if plan.model is not None:
         arguments += ["--model", plan.model]
     return [*arguments, *plan.common_flags]

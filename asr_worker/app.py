@@ -257,12 +257,12 @@ def load(settings: WorkerSettings) -> AsrModel:
 
 
 def _announce(path: Path, endpoint: str) -> None:
-    unfinished = path.with_name(path.name + ".part")  # a reader never sees half a line
     try:
+        unfinished = path.with_name(path.name + ".part")  # a reader never sees half a line
         unfinished.write_text(endpoint + "\n")
         unfinished.replace(path)
-    except OSError as error:
-        message = f"--announce {path}: cannot be written: {error.strerror}"
+    except (OSError, ValueError) as error:  # ValueError: "." has no name
+        message = f"--announce {path}: cannot be written: {getattr(error, 'strerror', None) or 'it names no file'}"
         raise ConfigError(message) from error
 
 

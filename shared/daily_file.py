@@ -35,6 +35,7 @@ class DailyFile:
         self._today = today
         self._kept_days = kept_days
         self._fd = -1
+        self._is_cut = False
         path.parent.mkdir(parents=True, exist_ok=True)
         self._day = today()
         with self._locked_folder():
@@ -52,7 +53,10 @@ class DailyFile:
         """
         if (day := self._today()) != self._day:
             self._rotate(day)
-        os.write(self._fd, line.encode("utf-8", "backslashreplace") + b"\n")
+        data = (b"\n" if self._is_cut else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
+        # A disk that becomes full takes the beginning of a line; the next one must not be glued to it.
+        n_written = os.write(self._fd, data)
+        self._is_cut = data[n_written - 1 : n_written] != b"\n"
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -61,6 +65,8 @@ class DailyFile:
             self._fd = -1
 
     def _rotate(self, day: date) -> None:
+        # Somebody may have tidied up.
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked_folder():
             with contextlib.suppress(FileNotFoundError):
                 if self._path.stat().st_ino == os.fstat(self._fd).st_ino:

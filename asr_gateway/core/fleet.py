@@ -15,7 +15,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from shared.config import GatewayConfig
-from shared.errors import AsrError, NoFreeSlotError, WorkerLostError
+from shared.errors import AsrError, NoFreeSlotError, RestartingError, WorkerLostError
 from shared.liveness import Liveness
 from shared.messages import REJECT_DRAINING, Load, SessionKind, Welcome
 from shared.units import SessionId
@@ -30,6 +30,9 @@ LIVE_ANSWER_S: Final = 0.4
 """For a live session no longer than this and two of the worker's slow steps: its client will not wait."""
 MAX_LAG_S: Final = 0.5
 """If this loop itself stood still for longer, nobody is judged in this turn."""
+
+_WORKER_LOST: Final = "the worker that held this session was lost; please open a new session"
+WORKER_RESTARTS: Final = "the worker of this session is restarting; please open a new session"
 
 WorkerId: TypeAlias = str
 """How the gateway reaches a worker: its endpoint."""
@@ -285,7 +288,7 @@ class Fleet:
         return RefuseSession(session=request.session, error=NoFreeSlotError())
 
     def _lose(self, worker: WorkerId) -> list[FleetAction]:
-        self._workers.pop(worker)
+        known = self._workers.pop(worker)
         self._liveness.forget(worker)
         actions: list[FleetAction] = []
         for request in [r for r in self._sessions.values() if r.worker == worker]:
@@ -293,7 +296,8 @@ class Fleet:
                 self._requeue(request)
                 continue
             self._sessions.pop(request.session)
-            error = WorkerLostError("the worker that held this session was lost; please open a new session")
+            # One that drains has said that it would go; not everybody may have got its last words.
+            error: AsrError = RestartingError(WORKER_RESTARTS) if known.is_draining else WorkerLostError(_WORKER_LOST)
             actions.append(EndSession(session=request.session, error=error))
         return actions
 

@@ -26,7 +26,16 @@ from typing import Final, NoReturn
 
 import structlog
 
-from asr_gateway.core.fleet import DropWorker, EndSession, Fleet, FleetAction, ModuleLoad, OpenSlot, RefuseSession
+from asr_gateway.core.fleet import (
+    WORKER_RESTARTS,
+    DropWorker,
+    EndSession,
+    Fleet,
+    FleetAction,
+    ModuleLoad,
+    OpenSlot,
+    RefuseSession,
+)
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.session import Session, SessionState
@@ -241,6 +250,8 @@ class Dispatch:
                 self._grant(stream, link)
             case Reject():
                 self._perform(self._fleet.rejected(message.session, message.reason, message.free, self._now()))
+            case Evict(code=RestartingError.code):
+                self._end(stream, RestartingError(WORKER_RESTARTS))
             case Evict():
                 self._end(stream, WorkerLostError(f"the worker gave this session up: {message.reason}"))
 

@@ -64,9 +64,12 @@ class LinkOwner(Protocol):
 class WorkerLink:
     """One worker, as reached at ``endpoint`` (``tcp://HOST:PORT`` or ``ipc://PATH``)."""
 
-    def __init__(self, *, endpoint: str, context: "zmq.Context[zmq.Socket[bytes]]", owner: LinkOwner) -> None:
+    def __init__(
+        self, *, endpoint: str, label: str, context: "zmq.Context[zmq.Socket[bytes]]", owner: LinkOwner
+    ) -> None:
         self.endpoint = endpoint
-        self.label = label_of(endpoint)
+        self.label = label
+        """What metrics call the worker."""
         self.is_welcome = False
         """Whether the worker has said Welcome on this connection."""
         self.n_received = 0
@@ -287,8 +290,3 @@ class WorkerLink:
     def _lose(self, reason: str) -> None:
         self.reopen()
         self._owner.link_lost(self, reason)
-
-
-def label_of(endpoint: str) -> str:
-    """Return what metrics call a worker: the name of its Unix socket, whose folder may be a temporary one, else all."""
-    return endpoint.rpartition("/")[2] if endpoint.startswith("ipc://") else endpoint

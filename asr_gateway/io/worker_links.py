@@ -34,7 +34,7 @@ class WorkerLinks:
         if len(self._links) >= MAX_WORKERS:
             self._refuse(endpoint, f"there are {MAX_WORKERS} workers already")
             return
-        link = WorkerLink(endpoint=endpoint, context=self._context, owner=self._owner)
+        link = WorkerLink(endpoint=endpoint, label=self._label(endpoint), context=self._context, owner=self._owner)
         try:
             link.open()
         except zmq.ZMQError as error:
@@ -46,6 +46,11 @@ class WorkerLinks:
         # Not heard yet: one that never comes must be seen to be missing.
         self._metrics.worker_lost(link.label)
         self._log.info(WORKER_FOUND, endpoint=endpoint)
+
+    def _label(self, endpoint: str) -> str:
+        """Return the name of a worker's Unix socket, whose folder may be a temporary one; all if that is taken."""
+        name = endpoint.rpartition("/")[2] if endpoint.startswith("ipc://") else endpoint
+        return endpoint if any(link.label == name for link in self._links.values()) else name
 
     def _refuse(self, endpoint: str, reason: str) -> None:
         if endpoint not in self._refused:

@@ -27,7 +27,7 @@ from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Delivery, Link, Refused
 from asr_worker.io.token_log import TokenLog
-from shared.errors import ModelFaultError
+from shared.errors import ModelFaultError, RestartingError
 from shared.log_events import (
     DRAIN_STARTED,
     DRAIN_TIMED_OUT,
@@ -41,6 +41,9 @@ from shared.messages import EventKind, Evict, Reject, StepBlock, Unwelcome, Welc
 
 MAX_MESSAGES_PER_TURN: Final = 1_024
 """So that a flood cannot keep the model waiting; what is left waits in the socket's own bounded queues."""
+
+LAST_WORDS_S: Final = 0.2
+"""How long gateways have to read why their sessions end."""
 
 MAX_WAIT_S: Final = 0.2
 """A signal is noticed at the latest after so long."""
@@ -143,8 +146,12 @@ class Loop:
             self._outbox = self._pool.evict_all(error.code, str(error))
             self._send()
             raise
-        self._outbox += self._pool.evict_all("restarting", "the worker is shutting down")
+        evicted = self._pool.evict_all(RestartingError.code, "the worker is shutting down")
+        self._outbox += evicted
         self._send()
+        if evicted:
+            # A gateway that sees the connection end looks no further: most would not hear why.
+            time.sleep(LAST_WORDS_S)
 
     def _turn(self) -> None:
         self._last_turn_s = self._clock()

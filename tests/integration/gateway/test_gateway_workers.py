@@ -102,6 +102,20 @@ async def test_a_draining_worker_finishes_what_it_has_and_gets_nothing_new(rig: 
         assert await asyncio.to_thread(worker.process.wait, 10) == 0
 
 
+async def test_a_session_that_outlasts_its_workers_drain_is_told_that_it_restarts(rig: Any) -> None:
+    worker = rig.worker("--drain-s", "0", "--fake-slots", "20")
+    async with rig.gateway(worker.endpoint) as gateway, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(gateway.ready_client()) for _ in range(20)]
+        worker.process.send_signal(signal.SIGTERM)
+
+        ends = await asyncio.gather(*[client.refusal() for client in clients])
+
+        why = "the worker of this session is restarting; please open a new session"
+        assert set(ends) == {("restarting", why, 1012)}
+        assert await gateway.metric('asr_gateway_sessions_closed_total{kind="live",code="worker_lost"}') == 0
+    assert await asyncio.to_thread(worker.process.wait, 10) == 0
+
+
 async def _is_not_ready(gateway: Any) -> bool:
     return bool(await gateway.status("/readyz") == 503)
 

@@ -102,7 +102,7 @@ async def test_a_worker_that_is_gone_is_noticed_by_its_closed_connection(
     context: "zmq.Context[zmq.Socket[bytes]]", eventually: Callable[[Callable[[], bool]], Awaitable[None]]
 ) -> None:
     router, owner = Router(context), Owner()
-    link = WorkerLink(endpoint=router.endpoint, context=context, owner=owner)
+    link = WorkerLink(endpoint=router.endpoint, label="worker", context=context, owner=owner)
     link.open()
     await router.hello(link)
     router.welcome()
@@ -119,7 +119,7 @@ async def test_a_second_welcome_says_that_the_worker_began_anew(
     context: "zmq.Context[zmq.Socket[bytes]]", eventually: Callable[[Callable[[], bool]], Awaitable[None]]
 ) -> None:
     router, owner = Router(context), Owner()
-    link = WorkerLink(endpoint=router.endpoint, context=context, owner=owner)
+    link = WorkerLink(endpoint=router.endpoint, label="worker", context=context, owner=owner)
     link.open()
     await router.hello(link)
     router.welcome()
@@ -135,7 +135,7 @@ async def test_a_link_that_cannot_be_opened_again_is_tried_until_it_can(
 ) -> None:
     context.set(zmq.MAX_SOCKETS, 8)
     router, owner = Router(context), Owner()
-    link = WorkerLink(endpoint=router.endpoint, context=context, owner=owner)
+    link = WorkerLink(endpoint=router.endpoint, label="worker", context=context, owner=owner)
     link.open()
     first = (await router.hello(link)).gateway
     link.close()
@@ -155,7 +155,7 @@ async def test_a_worker_that_takes_nothing_is_lost_at_the_next_pulse_and_not_ami
     context: "zmq.Context[zmq.Socket[bytes]]", eventually: Callable[[Callable[[], bool]], Awaitable[None]]
 ) -> None:
     router, owner = Router(context), Owner()
-    link = WorkerLink(endpoint=router.endpoint, context=context, owner=owner)
+    link = WorkerLink(endpoint=router.endpoint, label="worker", context=context, owner=owner)
     link.open()
     await router.hello(link)
     router.welcome()
@@ -177,7 +177,7 @@ async def test_messages_that_are_none_are_told_of_less_and_less_often(
 ) -> None:
     router = Router(context)
     with capture_logs() as logs:
-        link = WorkerLink(endpoint=router.endpoint, context=context, owner=Owner())
+        link = WorkerLink(endpoint=router.endpoint, label="worker", context=context, owner=Owner())
         link.open()
         await router.hello(link)
         for _ in range(9):

@@ -100,6 +100,10 @@ def test_a_failed_device_ends_the_process_with_70_and_every_session_is_told(
             ["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--announce", "no/folder"],
             "--announce no/folder: cannot be written: No such file or directory",
         ),
+        (
+            ["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--announce", "."],
+            "--announce .: cannot be written: it names no file",
+        ),
     ],
 )
 def test_wrong_settings_are_one_clear_message(

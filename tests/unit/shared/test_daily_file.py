@@ -1,4 +1,7 @@
 import os
+import resource
+import shutil
+import signal
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +50,38 @@ def test_a_new_day_starts_a_new_file(tmp_path: Path) -> None:
     file.close()
 
     assert content(tmp_path) == {"log.unit": ["new", "newer"], f"log.unit.{yesterday}": ["old"]}
+
+
+def test_a_line_that_a_full_disk_cut_off_is_not_glued_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "log.unit"
+    file = DailyFile(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    held = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        file.write("the first line")
+        with pytest.raises(OSError, match="File too large"):
+            file.write("lost")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, held)
+    file.write("whole")
+    file.write("again")
+    file.close()
+
+    assert path.read_text().splitlines() == ["the firs", "whole", "again"]
+
+
+def test_a_folder_that_somebody_removed_is_made_again_at_midnight(tmp_path: Path) -> None:
+    calendar = Calendar()
+    file = DailyFile(tmp_path / "logs" / "log.unit", today=calendar)
+    file.write("old")
+    shutil.rmtree(tmp_path / "logs")
+    calendar.turn()
+    file.write("new")
+    file.close()
+
+    assert content(tmp_path / "logs") == {"log.unit": ["new"]}
 
 
 def test_a_file_of_an_earlier_day_is_put_away_at_the_start(tmp_path: Path) -> None:

@@ -252,6 +252,15 @@ def test_a_lost_worker_ends_its_sessions_and_who_waits_for_its_answer_waits_on()
     assert shown(pair.lost(A, 0.1)) == []
 
 
+def test_sessions_of_a_worker_that_drained_and_went_are_told_that_it_restarts() -> None:
+    lone = fleet(a=4)
+    request(lone, 1)
+    lone.granted(SessionId(1))
+    lone.loaded(A, load(3, draining=True), 0.0)
+
+    assert shown(lone.lost(A, 0.1)) == ["end 1: restarting"]
+
+
 def test_a_worker_is_dead_two_and_a_half_deadlines_after_its_last_load() -> None:
     lone = fleet(a=4)
     request(lone, 1)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -26,6 +28,16 @@ async def test_an_endpoint_that_can_be_none_is_refused_once_until_it_is_named_an
         links.close()
 
     assert [(line["event"], line["endpoint"]) for line in logs] == 2 * [("worker_refused", endpoint)]
+
+
+async def test_workers_whose_sockets_share_a_name_are_told_apart() -> None:
+    metrics = GatewayMetrics()
+    links = WorkerLinks(owner=Nobody(), metrics=metrics)
+    for folder in ("a", "b"):
+        links.add_worker(f"ipc:///{folder}/link")
+    labels = re.findall(r'worker_up{worker="(.*)"} 0', metrics.render().decode())
+    assert labels == ["link", "ipc:///b/link"]
+    links.close()
 
 
 @pytest.mark.parametrize(
