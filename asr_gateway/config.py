@@ -16,7 +16,19 @@ from shared.config_file import load_config
 from shared.config_rules import access_problems, gateway_problems
 from shared.errors import ConfigError
 from shared.hub import locate
-from shared.settings import CONFIG, KEYS, LOG, SILENT, TEXT, Option, add_options, chosen, config_path, overridden
+from shared.settings import (
+    CONFIG,
+    KEYS,
+    LOG,
+    SILENT,
+    TEXT,
+    Option,
+    add_options,
+    chosen,
+    config_path,
+    mistyped_variables,
+    overridden,
+)
 from shared.settings import section_options as options_of_section
 from shared.units import FRAME_RATE
 
@@ -87,9 +99,10 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Gatew
         "scrape": values.get("scrape", ()),
         "log_level": values.get("log", "info"),
         "is_silent": values.get("silent", False),
+        "warnings": mistyped_variables(environ),
     }
     if args.cpu:
-        common["warnings"] = ("--cpu has no effect: a gateway needs no GPU",)
+        common["warnings"] += ("--cpu has no effect: a gateway needs no GPU",)
     if CONFIG.name not in values and sources:
         module = ServedModule(
             name=values.get("module", DEFAULT_MODULE), path=DEFAULT_PATH, lm="unknown", audio_tokenizer="unknown"
@@ -108,7 +121,7 @@ def _from_file(
     loaded = load_config(path, environ)
     service: ServiceConfig = loaded.service
     return GatewaySettings(
-        **{**common, "warnings": (*common.get("warnings", ()), *loaded.warnings)},
+        **{**common, "warnings": (*common["warnings"], *loaded.warnings)},
         gateway=overridden(service.gateway, values),
         modules=tuple(_served(module) for module in service.modules),
         keys=(*service.authorized_ids, *values.get(KEYS.name, ())),

@@ -12,7 +12,18 @@ from shared.allowed import Choice, Kind, Range, Shape
 from shared.config import ModuleConfig, ServiceConfig, WorkerConfig
 from shared.config_file import load_config
 from shared.errors import ConfigError
-from shared.settings import CONFIG, LOG, SILENT, TEXT, Option, add_options, chosen, config_path, overridden
+from shared.settings import (
+    CONFIG,
+    LOG,
+    SILENT,
+    TEXT,
+    Option,
+    add_options,
+    chosen,
+    config_path,
+    mistyped_variables,
+    overridden,
+)
 from shared.settings import section_options as options_of_section
 
 FAKE: Final = "fake"
@@ -135,7 +146,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Worke
         announce=Path(values["announce"]) if "announce" in values else None,
         metrics_host=values.get("metrics_host", "127.0.0.1"),
         metrics_port=values.get("metrics_port"),
-        warnings=loaded.warnings if loaded else (),
+        warnings=(*mistyped_variables(environ), *(loaded.warnings if loaded else ())),
     )
 
 

@@ -8,13 +8,14 @@ same limits, so that a container can be configured without a file of its own.
 
 import argparse
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from shared.allowed import MEANING, Choice, Kind, NotAllowedError, Shape, kinds_of
-from shared.config import ServiceConfig
+from shared.config import GatewayConfig, ServiceConfig, WorkerConfig
 from shared.errors import ConfigError
 from shared.logs import LEVELS
 
@@ -63,6 +64,30 @@ KEYS: Final = Option(
     is_secret=True,
 )
 SILENT: Final = Option(name="silent", kind=Kind(base=bool), help="log to the file only")
+
+
+_IN_NO_SECTION: Final = (
+    "announce bind config discover fake_codebooks fake_context fake_delay fake_fail_at_step fake_heads fake_row_ms"
+    " fake_slots fake_step_ms fake_word key log measure metrics_host metrics_port model module scrape silent url worker"
+    " workers"
+)
+_ENVIRONMENT_ONLY: Final = (
+    "ASR_BUILD_TIMESTAMP ASR_COMPILE ASR_GIT_BRANCH ASR_GIT_DESCRIBE ASR_GIT_HASH ASR_GIT_TIMESTAMP"
+)
+
+
+def known_variables() -> set[str]:
+    """Return the environment variables of all commands: a container's environment may serve several."""
+    sections = [name for section in (GatewayConfig, WorkerConfig) for name in kinds_of(section)]
+    return {f"ASR_{name.upper()}" for name in (*sections, *_IN_NO_SECTION.split())} | {*_ENVIRONMENT_ONLY.split()}
+
+
+def mistyped_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a warning for each variable that looks like one of ours and is none; others are somebody else's."""
+    known = known_variables()
+    strange = sorted(name for name in environ if name.startswith("ASR_") and name not in known)
+    close = [(name, difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)) for name in strange]
+    return tuple(f"{name}: no command knows this variable; did you mean {best[0]}?" for name, best in close if best)
 
 
 def section_options(cls: type, *, aliases: Mapping[str, tuple[str, ...]]) -> tuple[Option, ...]:

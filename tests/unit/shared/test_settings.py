@@ -1,11 +1,27 @@
 import argparse
+import re
 
 import pytest
 
+from asr_cli.__main__ import COMMANDS, make_parser
+from asr_gateway.config import make_parser as gateway_parser
+from asr_worker.config import make_parser as worker_parser
 from shared.allowed import Kind, Range
 from shared.config import GatewayConfig, WorkerConfig
 from shared.errors import ConfigError
-from shared.settings import CONFIG, LOG, SILENT, Option, add_options, chosen, config_path, overridden, section_options
+from shared.settings import (
+    CONFIG,
+    LOG,
+    SILENT,
+    Option,
+    add_options,
+    chosen,
+    config_path,
+    known_variables,
+    mistyped_variables,
+    overridden,
+    section_options,
+)
 
 WORKERS = Option(name="worker", kind=Kind(base=str, many=True), help="an endpoint, 100% of them")
 GATEWAY = section_options(GatewayConfig, aliases={"host": ("--addr", "-a"), "port": ("-p",)})
@@ -16,6 +32,27 @@ def settings(flags: str = "", **environ: str) -> dict[str, object]:
     parser = argparse.ArgumentParser(prog="unit")
     add_options(parser, OPTIONS)
     return chosen(parser.parse_args(flags.split()), OPTIONS, environ)
+
+
+def test_a_variable_that_looks_like_one_of_ours_is_asked_about() -> None:
+    environ = {"ASR_PROT": "1", "ASR_MAX_SESSION": "1", "ASR_PORT": "1", "ASR_WHISPER_HOME": "1", "PROT": "1"}
+    assert mistyped_variables(environ) == (
+        "ASR_MAX_SESSION: no command knows this variable; did you mean ASR_MAX_SESSIONS?",
+        "ASR_PROT: no command knows this variable; did you mean ASR_PORT?",
+    )
+
+
+def test_all_variables_of_all_commands_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    helps = [gateway_parser().format_help(), worker_parser().format_help()]
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            make_parser(command).parse_args([command, "--help"])
+        helps.append(capsys.readouterr().out)
+    named = set(re.findall(r"\[(ASR_\w+)\]", re.sub(r"\s+", " ", " ".join(helps)).replace("[ ", "[")))
+    elsewhere = {"ASR_COMPILE", "ASR_BUILD_TIMESTAMP"} | {
+        f"ASR_GIT_{what}" for what in ("BRANCH", "DESCRIBE", "HASH", "TIMESTAMP")
+    }
+    assert known_variables() == named | elsewhere
 
 
 def test_nothing_given_is_nothing_chosen() -> None:
