@@ -36,13 +36,8 @@ async function start(source, spoken = "") {
       mine.session.send(pieces);
       if (run === mine) showSent(pieces);
     });
-    // Stopped while the microphone was asked for.
-    if (run !== mine || mine.session.state === "failed") source.stop();
   } catch (error) {
-    mine.session.close();
-    source.stop();
-    showState("failed", source);
-    showError(`no audio: ${error.message}`);
+    mine.session.fail(`no audio: ${error.message}`);
   }
 }
 
@@ -51,10 +46,18 @@ function play(bytes, spoken) {
   return start(player, spoken);
 }
 
-// The user has said enough: the words that are under way still come.
+// The user has said enough: the words that are under way still come. Before Ready none are.
 function finish() {
   run?.source.stop();
+  if (run?.session.state === "connecting") run.session.close();
   run?.session.end();
+}
+
+// What was heard until then is still of interest.
+function microphoneLost() {
+  run.source.stop();
+  run.session.end();
+  showError("no more audio: the microphone was unplugged, is no longer allowed or is in use elsewhere");
 }
 
 // Another run begins: nothing of this one is of interest any more.
@@ -163,15 +166,15 @@ function pauseBar(box) {
 
 // --- what the user does ----------------------------------------------------------------------------------
 
-$("microphone").onclick = () => start(new Microphone());
+$("microphone").onclick = () => start(new Microphone(microphoneLost));
 $("stop").onclick = finish;
 $("file").onchange = ({ target }) => {
   if (target.files[0]) openFile(target.files[0]);
   target.value = "";
 };
 
-async function openFile(file) {
-  await play(await file.arrayBuffer());
+function openFile(file) {
+  return play(file.arrayBuffer());
 }
 
 document.ondragover = (event) => {
@@ -194,11 +197,17 @@ async function offerSamples() {
     button.type = "button";
     button.textContent = `Sample ${index + 1}`;
     button.title = text;
-    button.onclick = async () => play(await (await fetch(file)).arrayBuffer(), text);
+    button.onclick = () => play(download(file), text);
     $("samples").append(button);
   }
   $("samples").hidden = false;
   $("demo").hidden = false;
+}
+
+async function download(file) {
+  const answer = await fetch(file).catch(() => null);
+  if (!answer?.ok) throw new Error(`${file} could not be fetched: is the service running?`);
+  return answer.arrayBuffer();
 }
 
 async function offerModels() {

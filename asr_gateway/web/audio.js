@@ -48,12 +48,41 @@ export class Resampler {
   }
 }
 
-export class Microphone {
+// stop() may come while start() still waits for the browser. Then start() gives back what it is handed later, and what
+// fails because of stop() is no error.
+class Source {
+  stopped = false;
+
   async start(onPieces) {
+    try {
+      await this.open(onPieces);
+    } catch (error) {
+      if (!this.stopped) throw error;
+    }
+    if (this.stopped) this.release();
+  }
+
+  stop() {
+    this.stopped = true;
+    this.release();
+  }
+}
+
+// `onLost` is called when no more audio will come although nobody called stop().
+export class Microphone extends Source {
+  constructor(onLost = () => {}) {
+    super();
+    this.onLost = onLost;
+  }
+
+  async open(onPieces) {
     if (!navigator.mediaDevices) {
       throw new Error("browsers give the microphone only to pages of this machine (http://localhost) or over https");
     }
     this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: false } });
+    if (this.stopped) return;
+    // Unplugged, or no longer allowed.
+    for (const track of this.stream.getTracks()) track.onended = () => this.lost();
     this.context = new AudioContext();
     await this.context.audioWorklet.addModule("recorder.js");
     const resampler = new Resampler(this.context.sampleRate);
@@ -61,25 +90,33 @@ export class Microphone {
     this.node.port.onmessage = ({ data }) => onPieces([resampler.feed(data)]);
     this.context.createMediaStreamSource(this.stream).connect(this.node);
     await this.context.resume();
+    // A telephone call, for one, takes the audio away and leaves the track.
+    this.context.onstatechange = () => { if (this.context.state !== "running") this.lost(); };
   }
 
-  stop() {
+  lost() {
+    if (!this.stopped) this.onLost();
+  }
+
+  release() {
     if (this.node) this.node.port.onmessage = null;
     this.stream?.getTracks().forEach((track) => track.stop());
     closeOnce(this.context);
   }
 }
 
-// Plays a file aloud and sends it at the same pace.
-export class Player {
+// Plays a file aloud and sends it at the same pace. `bytes` may be a promise: what goes wrong with it, start() reports.
+export class Player extends Source {
   constructor(bytes, onEnd) {
+    super();
     this.bytes = bytes;
     this.onEnd = onEnd;
   }
 
-  async start(onPieces) {
+  async open(onPieces) {
     // Decoding into a context of 24 kHz resamples; its length plays no part.
-    const decoded = await new OfflineAudioContext(1, 1, SAMPLE_RATE).decodeAudioData(this.bytes);
+    const decoded = await new OfflineAudioContext(1, 1, SAMPLE_RATE).decodeAudioData(await this.bytes);
+    if (this.stopped) return;
     const pcm = mono(decoded);
     this.context = new AudioContext();
     const source = new AudioBufferSourceNode(this.context, { buffer: decoded });
@@ -102,14 +139,15 @@ export class Player {
     }, 40);
   }
 
-  stop() {
+  release() {
     clearInterval(this.timer);
     closeOnce(this.context);
   }
 }
 
+// Closing it again is refused, and already so while it closes.
 function closeOnce(context) {
-  if (context && context.state !== "closed") context.close();
+  context?.close().catch(() => {});
 }
 
 function mono(decoded) {

@@ -1,6 +1,8 @@
 // One session with the service: audio out, messages in.
 //
 //   connecting --Ready--> live --end()--> finishing --Flushed--> closed        any --Error, close--> failed
+//
+// end() while connecting is remembered until Ready: a short file is over before the service answers.
 
 import { decode, encodeAudio, encodeNumbered } from "./msgpack.js";
 
@@ -13,6 +15,7 @@ export class Session {
     this.handlers = handlers;
     this.state = "connecting";
     this.waiting = [];
+    this.ending = false;
     this.socket = new WebSocket(url);
     this.socket.binaryType = "arraybuffer";
     this.socket.onmessage = ({ data }) => this.receive(decode(data));
@@ -35,7 +38,7 @@ export class Session {
 
   // Ask for the words that are still inside the model.
   end() {
-    if (this.state === "connecting") this.close();
+    this.ending = true;
     if (this.state !== "live") return;
     this.socket.send(encodeNumbered("Flush", 1));
     this.enter("finishing");
@@ -51,6 +54,7 @@ export class Session {
       case "Ready":
         this.enter("live");
         this.send(this.waiting.splice(0));
+        if (this.ending) this.end();
         break;
       case "Flushed":
         this.close();
@@ -64,7 +68,6 @@ export class Session {
   }
 
   closed(code) {
-    if (this.state === "closed" || this.state === "failed") return;
     this.fail(
       this.state === "connecting"
         ? "no connection: is the service running, and is the key (under Settings) one of its authorized_ids?"
@@ -73,6 +76,7 @@ export class Session {
   }
 
   fail(text) {
+    if (this.state === "closed" || this.state === "failed") return;
     this.enter("failed");
     this.socket.close();
     this.handlers.failed(text);
