@@ -5,6 +5,7 @@ import ctypes.util
 import os
 import platform
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,6 +114,16 @@ def report_torch(torch: TorchFacts) -> Iterator[str]:
         memory = f"{device.free_bytes / GB:.1f} of {device.total_bytes / GB:.1f} GB free"
         dtype = lm_dtype(device.capability)
         print_fact(f"cuda:{index}", f"{device.name}, compute capability {major}.{minor}, {memory}, {dtype}")
+    if torch.devices:
+        print_fact("attention kernel", kernel_line())
+
+
+def kernel_line() -> str:
+    """Say whether Triton finds what it compiles the attention's kernel with; workers go on without."""
+    lacks = [] if any(map(shutil.which, ("cc", "gcc", "clang"))) else ["a C compiler (gcc)"]
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        lacks.append("Python's headers (python3-dev)")
+    return f"lacks {' and '.join(lacks)}: torch's slower attention runs" if lacks else "can be compiled"
 
 
 def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], kv_cache: str | None = None) -> Iterator[str]:
