@@ -2,12 +2,13 @@
 
 import argparse
 import importlib
-import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
+from asr_cli.output import abandon_output, flush_output
 from asr_cli.usage import UsageError
 from shared.errors import AsrError, ConfigError
 from shared.extras import missing_package
@@ -23,11 +24,10 @@ COMMANDS: Final = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage, 141 nobody reads what it prints."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        args = make_parser(words[0] if words else "").parse_args(words)
-        return int(args.run(args))
+        return run_command(words)
     except ConfigError as error:
         print("\n".join(f"asr: {problem}" for problem in error.problems), file=sys.stderr)
         return 1
@@ -40,9 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        abandon_output()
+        return 128 + signal.SIGPIPE
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run one command, see that all it printed has come out, and return its exit status."""
+    args = make_parser(words[0] if words else "").parse_args(words)
+    status = int(args.run(args))
+    flush_output()
+    return status
 
 
 def make_parser(chosen: str) -> argparse.ArgumentParser:

@@ -1,14 +1,18 @@
 """Read an audio file of any format that libsndfile knows, piece by piece, as the service wants it."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from asr_cli.output import shown
 from asr_cli.usage import UsageError
 from shared.units import SAMPLE_RATE
 
@@ -16,6 +20,11 @@ _UNKNOWN_FORMAT: Final = 1
 """libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length that it does not know as the largest number that it has, or as 0."""
+
+STANDARD_INPUT: Final = Path("-")
+"""The path that stands for it, to libsndfile as well."""
+_STANDARD_INPUT_FD: Final = 0
+_PIPES: Final = "Of what comes through a pipe WAV, Ogg and MP3 can be read; with --post FLAC can, too"
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -25,33 +34,66 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _why_not(path: Path, error: Exception) -> str:
+def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
     if path.is_dir():
         return "is a folder"
-    if not path.exists():
+    if not path.exists() and path != STANDARD_INPUT:
         return "no such file"
     if getattr(error, "code", None) == _UNKNOWN_FORMAT:
         return "no audio file that can be read; WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
-    return str(error)
+    reason = getattr(error, "error_string", str(error)).removeprefix("Error : ")
+    return f"{reason} {_PIPES}" if is_pipe else reason
 
 
 class AudioFile:
-    """A file that can be read as 24 kHz mono, once.
+    """A file that can be read as 24 kHz mono, once, or sent as it is.
+
+    It is opened to be checked, and again when its turn comes: files may be more than a process may have open. Only what
+    comes through a pipe stays open, as it comes only once.
+
+    Args:
+        path: of the file; ``-`` is standard input.
+        keep: put what comes through a pipe into a temporary file first. All of it must have come by then, but it
+            can be sent as it is, and of any format.
 
     Raises:
         UsageError: libsndfile cannot open it.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file: Any = _ForwardFile(str(path))
-        except (OSError, soundfile.LibsndfileError) as error:
-            message = f"{path}: {_why_not(path, error)}"
-            raise UsageError(message) from error
+    def __init__(self, path: Path, *, keep: bool = False) -> None:
         self.path = path
+        is_pipe = path == STANDARD_INPUT or path.is_fifo() or path.is_char_device()
+        self._copy = _copied(path) if keep and is_pipe else None
+        self._comes_once = is_pipe and self._copy is None
+        self._file: Any = self._open()
         is_known = 0 < self._file.frames < _UNKNOWN_FRAMES
         self.duration_s: float | None = self._file.frames / self._file.samplerate if is_known else None
         """None if the header does not tell; counted once all pieces were read."""
+        if not self._comes_once:
+            self._file.close()
+
+    def _open(self) -> _ForwardFile:
+        try:
+            if self._copy is not None:
+                self._copy.seek(0)
+                return _ForwardFile(self._copy.fileno(), closefd=False)
+            # As bytes: a name need not be UTF-8.
+            return _ForwardFile(os.fsencode(self.path))
+        except (OSError, soundfile.LibsndfileError) as error:
+            message = f"{shown(self.path)}: {_why_not(self.path, error, is_pipe=self._comes_once)}"
+            raise UsageError(message) from error
+
+    def body(self) -> IO[bytes]:
+        """Return the file as it is, from its start; the caller closes it. Only with ``keep``.
+
+        Raises:
+            UsageError: it can no longer be opened.
+        """
+        if self._copy is not None:
+            self._copy.seek(0)
+            return self._copy
+        assert not self._comes_once, "libsndfile has read from it already"
+        return _opened(self.path)
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Yield the whole file, a second or less at a time, as float32 in [-1, 1] at 24 kHz; channels are averaged.
@@ -59,6 +101,8 @@ class AudioFile:
         Raises:
             UsageError: the audio is damaged; says where.
         """
+        if not self._comes_once:
+            self._file = self._open()
         with self._file as file:
             resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
             n_frames = 0
@@ -72,6 +116,27 @@ class AudioFile:
         try:
             block: NDArray[np.float32] = self._file.read(self._file.samplerate, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            message = f"{self.path}: the audio is damaged after {n_read / self._file.samplerate:.1f} s: {error}"
+            message = f"{shown(self.path)}: the audio is damaged after {n_read / self._file.samplerate:.1f} s: {error}"
             raise UsageError(message) from error
         return block
+
+
+def _copied(path: Path) -> IO[bytes]:
+    """Return what comes through a pipe, in a file without a name."""
+    try:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the AudioFile
+        with _opened(path) as pipe:
+            shutil.copyfileobj(pipe, copy)
+        copy.flush()
+    except OSError as error:
+        message = f"{shown(path)}: cannot be kept for its turn: {error.strerror}"
+        raise UsageError(message) from error
+    return copy
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return os.fdopen(_STANDARD_INPUT_FD, "rb", closefd=False) if path == STANDARD_INPUT else path.open("rb")
+    except OSError as error:
+        message = f"{shown(path)}: {error.strerror}"
+        raise UsageError(message) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from asr_cli.capacity import memory_need
+from asr_cli.output import printing, shown
 from asr_cli.serve import demo_config
 from asr_cli.speed import measure_speed, speed_line
 from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, probe_torch
@@ -66,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
 def print_fact(name: str, value: str) -> None:
     """Print one line of the report."""
-    print(f"{name + ':':<24} {value}")
+    with printing():
+        print(shown(f"{name + ':':<24} {value}"), flush=True)
 
 
 def report_system() -> Iterator[str]:

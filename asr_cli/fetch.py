@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from asr_cli.output import printing
 from shared.config_file import load_config
 from shared.errors import CheckpointError, ConfigError
 from shared.hub import download, parse_reference, resolve
@@ -67,11 +68,16 @@ def fetch(reference: str, source: Path) -> tuple[str, ...]:
     try:
         hub_file = parse_reference(reference)
         if hub_file is None:
-            print(f"{reference}: here, at {resolve(reference, source)}", flush=True)
+            _say(f"{reference}: here, at {resolve(reference, source)}")
             return ()
-        print(f"{reference}: fetching", flush=True)
+        _say(f"{reference}: fetching")
         path = download(reference, hub_file)
-        print(f"{reference}: here, {path.stat().st_size:,} bytes, {verify(path, hub_file)}", flush=True)
+        _say(f"{reference}: here, {path.stat().st_size:,} bytes, {verify(path, hub_file)}")
     except (ConfigError, CheckpointError) as error:
         return error.problems
     return ()
+
+
+def _say(line: str) -> None:
+    with printing():
+        print(line, flush=True)

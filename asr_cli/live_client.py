@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,13 +13,18 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_cli.audio_file import AudioFile
+from asr_cli.output import shown
 from asr_cli.usage import UsageError
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
 DEFAULT_PATH: Final = "/api/asr-streaming"
 SILENT_SERVICE_S: Final = 60.0
 """A service pings every 10 s: one that is silent for longer than this has gone."""
-TIMEOUTS: Final = aiohttp.ClientWSTimeout(ws_receive=SILENT_SERVICE_S, ws_close=5.0)
+SILENT_FILE_S: Final = 1800.0
+"""While a file waits for its turn and is transcribed, not a byte comes back."""
+CONNECT_S: Final = 10.0
+CLOSE_S: Final = 5.0
 FLUSH_ID: Final = 1
 REFUSED: Final = {401: "the service does not know this key", 503: "the service is being stopped; try again"}
 """What the answers to an upgrade mean that are no upgrade."""
@@ -33,6 +37,10 @@ class Service:
     url: str
     key: str
     """One of its authorized_ids."""
+    live_silence_s: float = SILENT_SERVICE_S
+    """How long a live session waits for a sign of life, from the upgrade on."""
+    file_silence_s: float = SILENT_FILE_S
+    """How long a file that is sent whole waits for its answer."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -90,9 +98,12 @@ async def transcribe_live(
         UsageError: no service there, the key refused, no free slot, or an error that the service reported.
     """
     async with (
-        connection() as http,
+        connection(service.live_silence_s) as http,
         http.ws_connect(
-            session_url(service.url, "ws"), headers=service.headers, timeout=TIMEOUTS, max_msg_size=0
+            session_url(service.url, "ws"),
+            headers=service.headers,
+            timeout=aiohttp.ClientWSTimeout(ws_receive=service.live_silence_s, ws_close=CLOSE_S),
+            max_msg_size=0,
         ) as socket,
     ):
         await receive_until("Ready", socket, on_message)
@@ -147,37 +158,49 @@ async def receive_until(wanted: str, socket: aiohttp.ClientWebSocketResponse, on
             return
 
 
-async def transcribe_by_post(path: Path, service: Service) -> list[dict[str, Any]]:
+async def transcribe_by_post(audio: AudioFile, service: Service) -> list[dict[str, Any]]:
     """Send the file as it is and return the messages that came back.
 
     Raises:
         UsageError: no service there, or it refused the file; says why.
     """
-    async with connection() as http:
-        with path.open("rb") as body:
-            async with http.post(session_url(service.url, "http"), data=body, headers=service.headers) as answer:
-                text = await answer.text()
-                if not answer.ok:
-                    message = f"{path}: the service answered {answer.status}: {text.strip() or answer.reason}"
-                    raise UsageError(message)
-                messages: list[dict[str, Any]] = json.loads(text)
-                return messages
+    url = session_url(service.url, "http")
+    # Of it all: aiohttp counts no silence before the body has been taken.
+    timeout = aiohttp.ClientTimeout(total=service.file_silence_s, sock_connect=CONNECT_S)
+    with audio.body() as body:
+        async with (
+            connection(service.file_silence_s) as http,
+            http.post(url, data=body, headers=service.headers, timeout=timeout) as answer,
+        ):
+            text = await answer.text()
+            if not answer.ok:
+                message = f"{shown(audio.path)}: the service answered {answer.status}: {text.strip() or answer.reason}"
+                raise UsageError(message)
+            messages: list[dict[str, Any]] = json.loads(text)
+            return messages
 
 
 @asynccontextmanager
-async def connection() -> AsyncIterator[aiohttp.ClientSession]:
-    """Yield an HTTP client whose failures are UsageErrors."""
+async def connection(silence_s: float) -> AsyncIterator[aiohttp.ClientSession]:
+    """Yield an HTTP client whose failures are UsageErrors, as is a service that sends nothing for ``silence_s``.
+
+    Other errors pass through, those of the system too: whoever has the client may also write words to a full disk.
+    """
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)) as http:
+        async with aiohttp.ClientSession(timeout=timeout) as http:
             yield http
     except aiohttp.WSServerHandshakeError as error:
         raise UsageError(REFUSED.get(error.status, f"the service answered {error.status}")) from error
+    except aiohttp.ConnectionTimeoutError as error:
+        message = f"nobody answers within {CONNECT_S:g} s; is the service running? see --url"
+        raise UsageError(message) from error
     except TimeoutError as error:
-        message = f"the service was silent for {SILENT_SERVICE_S:g} s"
+        message = f"the service was silent for {silence_s:g} s"
         raise UsageError(message) from error
     except aiohttp.ClientConnectorError as error:
         message = f"nobody answers at {error.host}:{error.port} ({error.strerror}); is the service running? see --url"
         raise UsageError(message) from error
-    except (aiohttp.ClientError, OSError, UnicodeError) as error:
+    except (aiohttp.ClientError, UnicodeError) as error:
         message = f"no service can be reached there: {error}"
         raise UsageError(message) from error

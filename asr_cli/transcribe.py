@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import Service, transcribe_by_post, transcribe_live
+from asr_cli.output import printing, shown
 from asr_cli.transcript import timed_words
 from asr_cli.transcript_output import RENDERERS, SUFFIXES, LiveWords, StatusLine, View
 from asr_cli.usage import UsageError
@@ -71,16 +72,40 @@ def speed(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe the files one after another; an unreadable one is found before any is sent."""
-    audio_files = [AudioFile(path) for path in args.files]
+    check_subtitles(args)
+    audio_files = [AudioFile(path, keep=args.post) for path in args.files]
     if args.output_dir is not None:
         check_names(args.files)
         with writing(args.output_dir):
             args.output_dir.mkdir(parents=True, exist_ok=True)
-    values = chosen(args, (URL, KEY), os.environ)
-    service = Service(url=values.get(URL.name, DEFAULT_URL), key=values.get(KEY.name, DEFAULT_KEY))
+    service = chosen_service(args, os.environ)
     for audio in audio_files:
         transcribe_file(audio, service, args)
     return 0
+
+
+def chosen_service(args: argparse.Namespace, environ: Mapping[str, str]) -> Service:
+    """Return the service that the flags name, else the variables.
+
+    Raises:
+        ConfigError: the key is none.
+    """
+    # To a gateway the same variable gives all keys, and some only as hashes, which open no door.
+    keys = [key for item in environ.get(KEY.variable, "").split(",") if (key := item.strip())]
+    first = next((key for key in keys if not key.startswith("sha256:")), "")
+    values = chosen(args, (URL, KEY), {**environ, KEY.variable: first})
+    return Service(url=values.get(URL.name, DEFAULT_URL), key=values.get(KEY.name, DEFAULT_KEY))
+
+
+def check_subtitles(args: argparse.Namespace) -> None:
+    """See to it that subtitles of several files are not run together: players read no such file.
+
+    Raises:
+        UsageError: they would be.
+    """
+    if args.format in {"srt", "vtt"} and len(args.files) > 1 and args.output_dir is None:
+        message = f"--format {args.format} takes one file, or --output-dir DIR, where each gets subtitles of its own"
+        raise UsageError(message)
 
 
 def check_names(files: Sequence[Path]) -> None:
@@ -100,17 +125,19 @@ def check_names(files: Sequence[Path]) -> None:
 def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace) -> None:
     """Transcribe one file and put the result where it belongs."""
     live = args.format == "text" and args.output_dir is None
-    view: View = (
-        LiveWords(sys.stdout) if live else StatusLine(sys.stderr, name=audio.path.name, duration_s=audio.duration_s)
-    )
+    name = shown(audio.path.name)
+    view: View = LiveWords(sys.stdout) if live else StatusLine(sys.stderr, name=name, duration_s=audio.duration_s)
     started_at = time.monotonic()
     messages = asyncio.run(receive_messages(audio, service, args, view))
-    view.end(time.monotonic() - started_at)
+    with printing():
+        view.end(time.monotonic() - started_at)
     if live:
         return
     text = RENDERERS[args.format](audio.path, audio.duration_s, timed_words(messages))
     if args.output_dir is None:
-        sys.stdout.write(text)
+        with printing():
+            sys.stdout.write(text)
+            sys.stdout.flush()
     else:
         result = args.output_dir / audio.path.with_suffix(SUFFIXES[args.format]).name
         with writing(result):
@@ -139,10 +166,11 @@ async def receive_messages(
 
     def take(message: Mapping[str, Any]) -> None:
         messages.append(message)
-        view.show(message)
+        with printing():
+            view.show(message)
 
     if args.post:
-        for message in await transcribe_by_post(audio.path, service):
+        for message in await transcribe_by_post(audio, service):
             take(message)
     else:
         await transcribe_live(audio.pieces(), service, rtf=args.rtf, on_message=take)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
+from asr_cli.output import shown
 from asr_cli.subtitles import make_cues, to_srt, to_vtt
 from asr_cli.transcript import TimedWord, plain_text
 from shared.units import FRAME_RATE
@@ -95,7 +96,7 @@ def render_json(name: Path, duration_s: float | None, words: Sequence[TimedWord]
     """Return one JSON object on one line; the duration is null if nobody knows it."""
     timed = [{"text": word.text, "start": word.start_s, "end": word.end_s} for word in words]
     duration = None if duration_s is None else round(duration_s, 3)
-    document = {"file": str(name), "duration": duration, "text": plain_text(words), "words": timed}
+    document = {"file": shown(name), "duration": duration, "text": plain_text(words), "words": timed}
     return json.dumps(document, ensure_ascii=False) + "\n"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from asr_cli.output import printing, shown
 from shared.config import ModuleConfig, ServiceConfig
 from shared.config_file import load_config
 from shared.config_rules import access_problems
@@ -54,7 +55,8 @@ def check(path: Path, environ: Mapping[str, str], *, weights: bool) -> int:
         problems += missing_files(service)
     if problems:
         return _report([f"{path}: {problem}" for problem in problems])
-    print(f"{path}: fine: {', '.join(summary(module) for module in service.modules)}", flush=True)
+    with printing():
+        print(f"{shown(path)}: fine: {', '.join(summary(module) for module in service.modules)}", flush=True)
     return 0
 
 

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +93,26 @@ def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: 
             f'error: {path}: [modules.asr] audio_tokenizer_file = "{of_the_hub}": {NOT_FETCHED}',
         ],
     )
+
+
+def test_a_full_disk_is_said_in_one_line(sample_config: Any) -> None:
+    sample_config.path.write_text(sample_config.base)
+
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "asr_cli", "validate", str(sample_config.path)]
+        # Buffered, as users have it: what cannot be written is complained about once more at the end.
+        environ = {**os.environ, "PYTHONUNBUFFERED": ""}
+        ended = subprocess.run(command, env=environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    message = "asr: standard output: cannot be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, message)
+
+
+def test_a_file_whose_name_is_no_text_is_fit_to_run(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sample_config.path.with_name(os.fsdecode(b"caf\xe9.toml"))
+    path.write_text(sample_config.base)
+
+    status, out, err = validate(path, capsys=capsys)
+
+    assert (status, err) == (0, "")
+    assert "caf\\xe9.toml: fine: " in out

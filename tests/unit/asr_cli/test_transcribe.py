@@ -1,0 +1,166 @@
+"""What ``asr transcribe`` does at its edges: mute services, pipes, names that are no text, many files, many keys."""
+
+import argparse
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+import soundfile
+
+from asr_cli.__main__ import main
+from asr_cli.audio_file import AudioFile
+from asr_cli.live_client import Service, connection, transcribe_by_post, transcribe_live
+from asr_cli.transcribe import DEFAULT_KEY, chosen_service
+from asr_cli.transcript_output import render_json
+from asr_cli.usage import UsageError
+
+NO_UTF8 = Path(os.fsdecode(b"caf\xe9.wav"))
+
+
+def write_audio(path: Path, n_samples: int = 2400) -> Path:
+    soundfile.write(path, np.zeros(n_samples, np.float32), 24_000)
+    return path
+
+
+@contextmanager
+def mute_service() -> Iterator[Service]:
+    """A service that the system accepts connections for, and that never reads one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield Service(url=url, key="right", live_silence_s=0.05, file_silence_s=0.05)
+
+
+@contextmanager
+def through_a_pipe(data: bytes) -> Iterator[Path]:
+    """The path of a pipe that holds ``data``, as a shell's ``<(...)`` and /dev/stdin are."""
+    reader, writer = os.pipe()
+    try:
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(data)
+        yield Path(f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+
+
+async def test_no_session_waits_for_ever_for_its_upgrade() -> None:
+    with mute_service() as service, pytest.raises(UsageError, match=r"the service was silent for 0\.05 s"):
+        await transcribe_live(iter(()), service, rtf=0, on_message=lambda _: None)
+
+
+@pytest.mark.parametrize("n_samples", [2400, 10_000_000])
+async def test_no_file_waits_for_ever_for_its_answer_nor_to_be_taken(n_samples: int, tmp_path: Path) -> None:
+    audio = AudioFile(write_audio(tmp_path / "a.wav", n_samples), keep=True)
+    with mute_service() as service, pytest.raises(UsageError, match=r"the service was silent for 0\.05 s"):
+        await transcribe_by_post(audio, service)
+
+
+async def test_a_connection_that_does_not_come_about_is_no_silence() -> None:
+    with pytest.raises(UsageError, match="nobody answers within 10 s"):
+        async with connection(60.0):
+            raise aiohttp.ConnectionTimeoutError
+
+
+async def test_what_fails_beside_the_connection_is_not_blamed_on_the_service() -> None:
+    with pytest.raises(BrokenPipeError):
+        async with connection(60.0):
+            raise BrokenPipeError
+
+
+def test_a_file_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    audio = AudioFile(write_audio(tmp_path / "a.wav").rename(tmp_path / NO_UTF8))
+    assert sum(map(len, audio.pieces())) == 2400
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", str(NO_UTF8)]) == 1
+    assert capsys.readouterr().err == "asr: caf\\xe9.wav: no such file\n"
+
+    document = render_json(NO_UTF8, 2.0, []).encode()
+    assert json.loads(document)["file"] == "caf\\xe9.wav"
+
+
+def open_descriptors() -> set[str]:
+    return {entry.name for entry in Path("/dev/fd").iterdir()}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_file_is_not_held_open_until_its_turn(keep: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    path = write_audio(tmp_path / "a.wav")
+    before = open_descriptors()
+    audio_files = [AudioFile(path, keep=keep) for _ in range(3)]
+    assert open_descriptors() <= before
+    assert [sum(map(len, audio.pieces())) for audio in audio_files] == [2400] * 3
+
+
+def test_a_file_that_has_gone_when_its_turn_comes_is_named(tmp_path: Path) -> None:
+    audio = AudioFile(write_audio(tmp_path / "a.wav"), keep=True)
+    audio.path.unlink()
+    with pytest.raises(UsageError, match=r"a\.wav: no such file"):
+        next(audio.pieces())
+    with pytest.raises(UsageError, match=r"a\.wav: No such file or directory"):
+        audio.body()
+
+
+@pytest.mark.parametrize("ending", ["wav", "mp3", "ogg"])
+def test_audio_that_comes_through_a_pipe_is_read(ending: str, tmp_path: Path) -> None:
+    with through_a_pipe(write_audio(tmp_path / f"a.{ending}").read_bytes()) as path:
+        assert sum(map(len, AudioFile(path).pieces())) >= 2400
+
+
+def test_a_flac_that_comes_through_a_pipe_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    data = write_audio(tmp_path / "a.flac").read_bytes()
+    with (
+        through_a_pipe(data) as path,
+        pytest.raises(UsageError, match=r"Of what comes through a pipe .* can be read; with --post FLAC can, too"),
+    ):
+        AudioFile(path)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_what_comes_through_a_pipe_is_posted_from_its_first_byte(ending: str, tmp_path: Path) -> None:
+    data = write_audio(tmp_path / f"a.{ending}").read_bytes()
+    with through_a_pipe(data) as path:
+        audio = AudioFile(path, keep=True)
+        assert audio.duration_s == 0.1
+        with audio.body() as body:
+            assert body.read() == data
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_subtitles_of_several_files_are_not_run_together(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(write_audio(tmp_path / name)) for name in ("a.wav", "b.wav")]
+    command = ["transcribe", "--url", "http://127.0.0.1:1", "--format", form]
+    assert main([*command, *files]) == 1
+    assert f"--format {form} takes one file, or --output-dir DIR" in capsys.readouterr().err
+    for fine in (files[:1], ["--output-dir", str(tmp_path), *files]):
+        assert main([*command, *fine]) == 1
+        assert "nobody answers" in capsys.readouterr().err
+
+
+HASH = f"sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "key"),
+    [
+        ("one", "one"),
+        ("one,two", "one"),
+        (f" {HASH}, two ", "two"),
+        (HASH, DEFAULT_KEY),
+        ("", DEFAULT_KEY),
+    ],
+)
+def test_of_the_keys_that_a_gateway_takes_the_first_is_used(variable: str, key: str) -> None:
+    assert chosen_service(argparse.Namespace(), {"ASR_KEY": variable}).key == key
+
+
+def test_a_key_that_is_given_is_used_as_it_is() -> None:
+    assert chosen_service(argparse.Namespace(key="one,two"), {"ASR_KEY": "three"}).key == "one,two"
