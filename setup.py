@@ -34,6 +34,7 @@ COMPILED = (
     "asr_gateway.io.websocket_reader",
     "asr_gateway.io.websocket_writer",
     "asr_gateway.io.worker_link",
+    "shared.columns",
     "shared.credit",
     "shared.wire",
 )

@@ -21,8 +21,9 @@ from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 DEFAULT_PATH: Final = "/api/asr-streaming"
 SILENT_SERVICE_S: Final = 60.0
 """A service pings every 10 s: one that is silent for longer than this has gone."""
-SILENT_FILE_S: Final = 1800.0
-"""While a file waits for its turn and is transcribed, not a byte comes back."""
+SILENT_FILE_S: Final = 7500.0
+"""While a file is sent, waits for its turn and is transcribed, not a byte comes back: by default two hours of speech at
+real time, a minute for the body and 100 s of waiting."""
 CONNECT_S: Final = 10.0
 CLOSE_S: Final = 5.0
 FLUSH_ID: Final = 1

@@ -21,6 +21,9 @@ def printing() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
+    except UnicodeEncodeError as error:
+        message = f"standard output: cannot be written: {error}"
+        raise UsageError(message) from error
     except OSError as error:
         abandon_output()
         message = f"standard output: cannot be written: {error.strerror}"

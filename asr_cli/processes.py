@@ -57,6 +57,7 @@ class ProcessGroup:
 
     async def run(self) -> int:
         """Run until a signal ends it; return the exit status. No child is left when it returns."""
+        self._terminal.start()
         loop = asyncio.get_running_loop()
         # Who was started by nohup is to outlive its terminal.
         is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -16,12 +16,15 @@ LAST_WORDS_S: Final = 1.0
 
 
 class Terminal:
-    """Says lines; close it to have the last ones said."""
+    """Says lines on ``stream``, standard output unless given; close it to have the last ones said."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
+
+    def start(self) -> None:
+        """Begin to say what is to be said."""
         self._thread.start()
 
     def say(self, line: str) -> None:
@@ -37,8 +40,11 @@ class Terminal:
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
-            with suppress(OSError, ValueError):
-                _write(line, self._stream or sys.stdout)
+            stream = self._stream or sys.stdout
+            # None: it was closed before we were started.
+            if stream is not None:
+                with suppress(OSError, ValueError):
+                    _write(line, stream)
 
 
 def _write(line: str, stream: TextIO) -> None:

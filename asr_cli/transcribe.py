@@ -118,7 +118,8 @@ def check_names(files: Sequence[Path]) -> None:
     for path in files:
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
-            message = f"{other} and {path} would be written to the same file; transcribe them into different folders"
+            both = f"{shown(other)} and {shown(path)}"
+            message = f"{both} would be written to the same file; transcribe them into different folders"
             raise UsageError(message)
 
 
@@ -154,7 +155,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror}"
+        message = f"{shown(path)}: cannot be written: {error.strerror}"
         raise UsageError(message) from error
 
 

@@ -23,10 +23,11 @@ from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_speech import FakeSettings
 from bench.report import Report, median, quantile
+from shared.columns import Part
 from shared.config import WorkerConfig
 from shared.messages import PROTOCOL_VERSION, AudioBlock, Hello, Open, Ready, SessionKind
 from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
-from shared.wire import Part, decode_to_worker, encode
+from shared.wire import decode_to_worker, encode
 
 LIMIT = "vectorised numpy over active rows and one message for each gateway: no Python for each slot"
 AIMS_MS = {64: 2.0, 1000: 8.0}

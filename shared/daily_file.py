@@ -78,6 +78,7 @@ class DailyFile:
         opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self.close()
         self._fd = opened
+        self._is_cut = False
 
     def _put_away(self, day: date) -> None:
         dated = self._path.with_name(f"{self._path.name}.{day.isoformat()}")

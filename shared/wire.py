@@ -1,4 +1,4 @@
-"""Messages of the link <-> ZeroMQ parts: the only module that knows how the link is encoded.
+"""Messages of the link <-> ZeroMQ parts: with `shared.columns`, all that knows how the link is encoded.
 
     part 0    1 byte kind, then one MessagePack array: the message's scalar fields in the order of its dataclass
     part 1    columns of a block, one after the other, little-endian, widest first      (blocks and resume logs only)
@@ -8,15 +8,26 @@ Lengths are checked before memory is taken, numbers before they are believed. An
 surplus comes from a peer of the next version and is ignored. Nothing is ever pickled.
 """
 
-import math
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, cast
 
 import msgpack
 import numpy as np
-from numpy.typing import NDArray
 
+from shared.columns import (
+    FLOAT32,
+    INT32,
+    INT64,
+    UINT8,
+    UINT16,
+    Columns,
+    Part,
+    audio_part,
+    audio_rows,
+    check_least,
+    join_columns,
+)
 from shared.errors import LinkError
 from shared.messages import AudioBlock, EventKind, Open, ResumeLog, StepBlock, StepEvent, ToGateway, ToWorker
 from shared.units import FRAME_BYTES, FRAME_SAMPLES
@@ -34,23 +45,12 @@ from shared.wire_fields import (
     read_fields,
 )
 
-Part: TypeAlias = bytes | memoryview
 Parts: TypeAlias = Sequence[Part]
 
 MAX_HEADER_BYTES: Final = 8 << 20
 """Of part 0: every session of a full worker may have all its markers due in one step."""
 MAX_PART_BYTES: Final = MAX_ROWS * FRAME_BYTES
 """What a socket may refuse unread (``ZMQ_MAXMSGSIZE``)."""
-
-# --- columns ----------------------------------------------------------------------------------------------
-
-_INT64: Final = np.dtype("<i8")
-_INT32: Final = np.dtype("<i4")
-_FLOAT32: Final = np.dtype("<f4")
-_UINT16: Final = np.dtype("<u2")
-_UINT8: Final = np.dtype("u1")
-
-_SHORT: Final = 32
 
 _ONE_ROW: Final = struct.Struct("<qqi")
 """The columns of a block with one frame of audio: session, frame, epoch."""
@@ -59,54 +59,6 @@ _ONE_ROW: Final = struct.Struct("<qqi")
 _EVENT_CHECKS: Final = tuple((f"StepEvent.{field}", check) for field, check in EVENT_FIELDS.items())
 _EVENT_KINDS: Final = tuple(map(EventKind, range(max(EventKind) + 1)))
 
-_Number = TypeVar("_Number", bound=np.generic)
-
-
-class _Columns:
-    """Cuts one part into the columns that were joined into it."""
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-        self._offset = 0
-
-    def take(self, dtype: "np.dtype[_Number]", *shape: int) -> NDArray[_Number]:
-        n_items = math.prod(shape)
-        if self._offset + n_items * dtype.itemsize > len(self._part):
-            message = f"columns of {len(self._part)} bytes are too short for the {shape[0]} rows announced"
-            raise LinkError(message)
-        column = np.frombuffer(self._part, dtype, n_items, self._offset).reshape(shape)
-        self._offset += column.nbytes
-        return column
-
-    def finish(self) -> None:
-        if self._offset != len(self._part):
-            message = f"columns are {len(self._part)} bytes long, {self._offset} were announced"
-            raise LinkError(message)
-
-
-def _join(*columns: tuple["np.dtype[Any]", NDArray[Any]]) -> bytes:
-    return b"".join(column.astype(dtype, copy=False).tobytes() for dtype, column in columns)
-
-
-def _audio(pcm: NDArray[np.float32]) -> memoryview:
-    return np.ascontiguousarray(pcm, _FLOAT32).data.cast("B") if pcm.size else memoryview(b"")
-
-
-def _audio_rows(part: Part, n_rows: int) -> NDArray[np.float32]:
-    if len(part) != n_rows * FRAME_BYTES:
-        message = f"{n_rows} frames of audio are {n_rows * FRAME_BYTES} bytes, not {len(part)}"
-        raise LinkError(message)
-    return np.frombuffer(part, _FLOAT32).reshape(n_rows, FRAME_SAMPLES)
-
-
-def _positive(name: str, column: NDArray[Any], low: int) -> None:
-    # A gateway that is not busy sends single frames, and a call into numpy takes as long as a short list.
-    lowest = min(column.tolist(), default=low) if len(column) < _SHORT else int(column.min())
-    if lowest < low:
-        message = f"{name} must be at least {low}, not {lowest}"
-        raise LinkError(message)
-
-
 # --- encoding ---------------------------------------------------------------------------------------------
 
 
@@ -114,8 +66,8 @@ def encode(message: ToWorker | ToGateway) -> list[Part]:
     """Return the parts of ``message``. Audio is not copied: leave it alone until the parts are sent."""
     match message:
         case AudioBlock():
-            columns = _join((_INT64, message.sessions), (_INT64, message.frames), (_INT32, message.epochs))
-            return [_head(Kind.AUDIO_BLOCK, [len(message.sessions)]), columns, _audio(message.pcm)]
+            columns = join_columns((INT64, message.sessions), (INT64, message.frames), (INT32, message.epochs))
+            return [_head(Kind.AUDIO_BLOCK, [len(message.sessions)]), columns, audio_part(message.pcm)]
         case StepBlock():
             return _encode_steps(message)
         case Open():
@@ -134,15 +86,15 @@ def _encode_steps(block: StepBlock) -> list[Part]:
         (event.session, event.epoch, int(event.kind), event.time_s, event.text, event.id) for event in block.events
     ]
     n_rows, n_codebooks, n_heads = len(block.sessions), block.codes.shape[1], block.pauses.shape[1]
-    columns = _join(
-        (_INT64, block.sessions),
-        (_INT64, block.frames),
-        (_INT64, block.steps),
-        (_INT32, block.epochs),
-        (_INT32, block.text),
-        (_FLOAT32, block.pauses),
-        (_UINT16, block.codes),
-        (_UINT8, block.flags),
+    columns = join_columns(
+        (INT64, block.sessions),
+        (INT64, block.frames),
+        (INT64, block.steps),
+        (INT32, block.epochs),
+        (INT32, block.text),
+        (FLOAT32, block.pauses),
+        (UINT16, block.codes),
+        (UINT8, block.flags),
     )
     return [_head(Kind.STEP_BLOCK, [n_rows, n_codebooks, n_heads, events]), columns]
 
@@ -154,8 +106,8 @@ def _encode_open(message: Open) -> list[Part]:
         return [_head(Kind.OPEN, [*values, None])]
     n_frames, n_codebooks = log.codes.shape
     sizes = [log.first_frame, n_frames, n_codebooks, len(log.pcm)]
-    columns = _join((_INT32, log.text), (_UINT16, log.codes))
-    return [_head(Kind.OPEN, [*values, sizes]), columns, _audio(log.pcm)]
+    columns = join_columns((INT32, log.text), (UINT16, log.codes))
+    return [_head(Kind.OPEN, [*values, sizes]), columns, audio_part(log.pcm)]
 
 
 _ONE_FRAME: Final = _head(Kind.AUDIO_BLOCK, [1])
@@ -249,24 +201,24 @@ def _decode_one_frame(columns: Part, pcm: Part) -> AudioBlock | None:
     if session < 0 or frame < 0 or epoch < 1:
         return None
     return AudioBlock(
-        sessions=np.frombuffer(columns, _INT64, 1, 0),
-        frames=np.frombuffer(columns, _INT64, 1, 8),
-        epochs=np.frombuffer(columns, _INT32, 1, 16),
-        pcm=np.frombuffer(pcm, _FLOAT32).reshape(1, FRAME_SAMPLES),
+        sessions=np.frombuffer(columns, INT64, 1, 0),
+        frames=np.frombuffer(columns, INT64, 1, 8),
+        epochs=np.frombuffer(columns, INT32, 1, 16),
+        pcm=np.frombuffer(pcm, FLOAT32).reshape(1, FRAME_SAMPLES),
     )
 
 
 def _decode_audio(parts: Parts, values: list[Any]) -> AudioBlock:
     _expect_parts(parts, _AUDIO_PARTS)
     n_rows = read_fields("AudioBlock", AUDIO_FIELDS, values)["rows"]
-    columns = _Columns(parts[1])
-    sessions, frames = columns.take(_INT64, n_rows), columns.take(_INT64, n_rows)
-    epochs = columns.take(_INT32, n_rows)
+    columns = Columns(parts[1])
+    sessions, frames = columns.take(INT64, n_rows), columns.take(INT64, n_rows)
+    epochs = columns.take(INT32, n_rows)
     columns.finish()
-    _positive("AudioBlock.sessions", sessions, 0)
-    _positive("AudioBlock.frames", frames, 0)
-    _positive("AudioBlock.epochs", epochs, 1)
-    return AudioBlock(sessions=sessions, epochs=epochs, frames=frames, pcm=_audio_rows(parts[2], n_rows))
+    check_least("AudioBlock.sessions", sessions, 0)
+    check_least("AudioBlock.frames", frames, 0)
+    check_least("AudioBlock.epochs", epochs, 1)
+    return AudioBlock(sessions=sessions, epochs=epochs, frames=frames, pcm=audio_rows(parts[2], n_rows))
 
 
 def _decode_open(parts: Parts, values: list[Any]) -> Open:
@@ -283,11 +235,11 @@ def _decode_open(parts: Parts, values: list[Any]) -> Open:
     if size["audio_frames"] > size["frames"]:
         message = f"Open.resume holds {size['audio_frames']} frames of audio for {size['frames']} recorded frames"
         raise LinkError(message)
-    columns = _Columns(parts[1])
-    text = columns.take(_INT32, size["frames"])
-    codes = columns.take(_UINT16, size["frames"], size["codebooks"])
+    columns = Columns(parts[1])
+    text = columns.take(INT32, size["frames"])
+    codes = columns.take(UINT16, size["frames"], size["codebooks"])
     columns.finish()
-    pcm = _audio_rows(parts[2], size["audio_frames"])
+    pcm = audio_rows(parts[2], size["audio_frames"])
     return Open(**opened, resume=ResumeLog(first_frame=size["first_frame"], text=text, codes=codes, pcm=pcm))
 
 
@@ -299,16 +251,16 @@ def _decode_steps(parts: Parts, values: list[Any]) -> StepBlock:
         message = "StepBlock.events must be an array"
         raise LinkError(message)
     n_rows = size["rows"]
-    columns = _Columns(parts[1])
+    columns = Columns(parts[1])
     block = StepBlock(
-        sessions=columns.take(_INT64, n_rows),
-        frames=columns.take(_INT64, n_rows),
-        steps=columns.take(_INT64, n_rows),
-        epochs=columns.take(_INT32, n_rows),
-        text=columns.take(_INT32, n_rows),
-        pauses=columns.take(_FLOAT32, n_rows, size["heads"]),
-        codes=columns.take(_UINT16, n_rows, size["codebooks"]),
-        flags=columns.take(_UINT8, n_rows),
+        sessions=columns.take(INT64, n_rows),
+        frames=columns.take(INT64, n_rows),
+        steps=columns.take(INT64, n_rows),
+        epochs=columns.take(INT32, n_rows),
+        text=columns.take(INT32, n_rows),
+        pauses=columns.take(FLOAT32, n_rows, size["heads"]),
+        codes=columns.take(UINT16, n_rows, size["codebooks"]),
+        flags=columns.take(UINT8, n_rows),
         events=tuple(_decode_event(event) for event in events),
     )
     columns.finish()

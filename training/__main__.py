@@ -173,7 +173,7 @@ def _train(args: argparse.Namespace) -> None:
     # A resumed run must not hear the first batches again.
     next_batch = fed(source, size=args.batch, seed=[args.seed, trainer.step], device=args.device)
     if is_published and trainer.step == 0:
-        say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device):.3f}")
+        say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device, stopped=stop.is_set):.3f}")
     if not trainer.run(next_batch, stop.is_set):
         say(f"stopped at step {trainer.step}; the same command goes on from {settings.state}")
         return

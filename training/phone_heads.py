@@ -22,12 +22,25 @@ _LESSONS: Final = 5
 _PEAK: Final = 3e-3
 
 
-def fit_phone_heads(net: Net, next_batch: Callable[[], Batch], device: str, n_batches: int = _BATCHES) -> float:
-    """Teach the phone heads; all else stays as it is. Return their loss on the last batch."""
+def fit_phone_heads(
+    net: Net,
+    next_batch: Callable[[], Batch],
+    device: str,
+    *,
+    n_batches: int = _BATCHES,
+    stopped: Callable[[], bool] = lambda: False,
+) -> float:
+    """Teach the phone heads until that is done or somebody ``stopped`` it; all else stays as it is.
+
+    Returns:
+        Their loss on the last batch.
+    """
     optimiser = torch.optim.AdamW([*net.phone_head.parameters(), *net.first_head.parameters()], lr=_PEAK)
     heard: list[tuple[Tensor, Tensor, Tensor]] = []
     loss = torch.zeros(())
     for number in range(n_batches):
+        if stopped():
+            break
         heard.append(_hear(net, next_batch(), device))
         earlier = torch.randint(len(heard), (_LESSONS - 1,)).tolist()
         for first, rest, phones in (*(heard[index] for index in earlier), heard[-1]):

@@ -7,12 +7,13 @@ would teach the encoder nothing about sounds.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from training.espeak import Espeak, EspeakVoice
 from training.phones import UNKNOWN
 from training.speech import Sound, Span
 
-_VOICE = EspeakVoice(language="en-us")
+_VOICE: Final = EspeakVoice(language="en-us")
 
 
 class Pronunciations:

@@ -133,9 +133,10 @@ class Link:
 
 
 def check_free(endpoint: str) -> None:
-    """See to it that ``endpoint`` can be listened on, without listening: for before what takes long.
+    """See to it that ``endpoint`` can be listened on, by doing so for a moment: for before what takes long.
 
-    Only TCP is tried: binding a Unix socket takes its path from whoever has it.
+    A gateway that connects meanwhile was never welcomed and loses nothing. Only TCP is tried: binding a Unix socket
+    takes its path from whoever has it.
 
     Raises:
         ConfigError: it cannot.

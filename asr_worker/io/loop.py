@@ -42,7 +42,7 @@ from shared.messages import EventKind, Evict, Reject, StepBlock, Unwelcome, Welc
 MAX_MESSAGES_PER_TURN: Final = 1_024
 """So that a flood cannot keep the model waiting; what is left waits in the socket's own bounded queues."""
 
-LAST_WORDS_S: Final = 0.2
+LAST_WORDS_S: Final = 0.5
 """How long gateways have to read why their sessions end."""
 
 MAX_WAIT_S: Final = 0.2

@@ -55,7 +55,7 @@ def decide(
     """Let both read ``ring`` in steps of ``n_new`` positions, and leave it with the winner, empty.
 
     Args:
-        ring: of ``n_slots`` slots and the scratch slot.
+        ring: of as many slots as the last of ``sizes``, and the scratch slot.
         sizes: the prepared ones, rising. The kernel is another one for few rows than for many: all are tried.
         n_new: positions of a step.
         make_kernel: may fail.
@@ -74,7 +74,7 @@ def decide(
     except Exception as error:  # noqa: BLE001 - whatever it is that a compiler or a driver lacks, torch can do without
         # A compiler says first where, and last what is wrong.
         lines = str(error).strip().splitlines() or [""]
-        reason = lines[0] if len(lines) == 1 or not lines[0].startswith("at ") else lines[-1]
+        reason = lines[-1] if lines[0].startswith("at ") else lines[0]
         verdict = Verdict(is_kernel=False, trouble=f"{type(error).__name__}: {reason}")
     finally:
         trial.clear()

@@ -1,11 +1,5 @@
 """The numbers are those of the published models: their files' sizes and the caches that follow from their shapes."""
 
-import shutil
-import sysconfig
-from pathlib import Path
-
-import pytest
-
 from asr_cli.capacity import (
     MemoryNeed,
     lm_cache_bytes,
@@ -16,7 +10,6 @@ from asr_cli.capacity import (
     mimi_convolution_numbers,
     mimi_parameters,
 )
-from asr_cli.doctor import kernel_line
 from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, read_facts
 from shared.config import ExtraHeadsConfig, LmConfig, MimiConfig, ModuleConfig, TransformerConfig
 
@@ -98,13 +91,3 @@ def test_facts_about_gpus_are_read_from_the_probe() -> None:
     document = {"version": "2.13.0", "devices": [{"name": "H200", "capability": [9, 0], "free": 7, "total": 9}]}
     device = CudaDevice(name="H200", capability=(9, 0), free_bytes=7, total_bytes=9)
     assert read_facts(document) == TorchFacts(version="2.13.0", devices=(device,))
-
-
-def test_what_the_attention_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
-    monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path))
-    assert kernel_line() == "lacks Python's headers (python3-dev): torch's slower attention runs"
-    (tmp_path / "Python.h").touch()
-    assert kernel_line() == "can be compiled"
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
-    assert kernel_line() == "lacks a C compiler (gcc): torch's slower attention runs"

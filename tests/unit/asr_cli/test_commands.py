@@ -163,7 +163,7 @@ def test_a_file_is_resampled_and_mixed_to_mono(tmp_path: Path) -> None:
     assert np.abs(pcm - expected)[240:-240].max() < 1e-3
 
 
-def through_a_pipe(path: Path) -> None:
+def without_length(path: Path) -> None:
     """Take the length out of a FLAC's header, as an encoder does that cannot go back to write it there."""
     data = bytearray(path.read_bytes())
     data[21] &= 0xF0
@@ -174,7 +174,7 @@ def through_a_pipe(path: Path) -> None:
 def test_a_flac_that_does_not_say_its_length_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     soundfile.write(path, np.zeros(36_000), 24_000)
-    through_a_pipe(path)
+    without_length(path)
 
     audio = AudioFile(path)
 

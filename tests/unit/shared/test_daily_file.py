@@ -2,6 +2,8 @@ import os
 import resource
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -53,23 +55,35 @@ def test_a_new_day_starts_a_new_file(tmp_path: Path) -> None:
 
 
 def test_a_line_that_a_full_disk_cut_off_is_not_glued_to_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "log.unit"
-    file = DailyFile(path)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    held = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
-    try:
+    path, calendar = tmp_path / "log.unit", Calendar()
+    file = DailyFile(path, today=calendar)
+    with _as_large_as(8):
         file.write("the first line")
         with pytest.raises(OSError, match="File too large"):
             file.write("lost")
+    file.write("whole")
+    file.write("again")
+    assert path.read_text().splitlines() == ["the firs", "whole", "again"]
+
+    with _as_large_as(path.stat().st_size + 3):
+        file.write("cut off at midnight")
+    calendar.turn()
+    file.write("new")
+    file.close()
+    assert path.read_text() == "new\n"
+
+
+@contextmanager
+def _as_large_as(n_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond ``n_bytes``, as on a disk that is full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    held = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, held)
-    file.write("whole")
-    file.write("again")
-    file.close()
-
-    assert path.read_text().splitlines() == ["the firs", "whole", "again"]
 
 
 def test_a_folder_that_somebody_removed_is_made_again_at_midnight(tmp_path: Path) -> None:

@@ -59,13 +59,16 @@ def _seen(state: str, button: str = "microphone", error: str | None = None) -> d
 
 
 def test_the_microphone_is_sent_until_stop_and_then_the_last_words_are_asked_for(page: Run) -> None:
-    live, finishing, done, sent, is_recording = page("""
+    live, finishing, done, sent, is_recording, heard = page("""
         await speak();
         const live = seen();
         press("stop");
         const finishing = seen();
+        const heard = [$("audio").textContent];
+        recorders[0].record();
+        heard.push($("audio").textContent);
         sockets[0].says("Flushed");
-        return [live, finishing, seen(), sockets[0].sent, microphones[0].live];
+        return [live, finishing, seen(), sockets[0].sent, microphones[0].live, heard];
     """)
     assert (live, finishing, done) == (
         _seen("listening", "stop"),
@@ -73,6 +76,7 @@ def test_the_microphone_is_sent_until_stop_and_then_the_last_words_are_asked_for
         _seen("done"),
     )
     assert (sent, is_recording) == (["Audio", "Flush"], False)
+    assert heard[0] == heard[1]
 
 
 def test_a_file_is_played_and_sent_at_the_same_pace(page: Run) -> None:

@@ -145,3 +145,14 @@ def test_memory_that_is_out_is_no_fault_of_the_kernel() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         held(contested, 1, lambda: no_room)
     assert contested.kernel is None
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("at 3:4:\n  code\nno such type", "no such type"), ("no compiler\nsee the log", "no compiler"), ("", "")],
+)
+def test_of_what_a_compiler_says_the_line_that_tells_why_is_kept(said: str, reason: str) -> None:
+    def fails(*_: object) -> Tensor:
+        raise RuntimeError(said)
+
+    assert held(ring(), 1, lambda: fails).trouble == f"RuntimeError: {reason}"

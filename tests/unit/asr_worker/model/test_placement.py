@@ -22,6 +22,7 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(name: str) -> 
 
 
 def test_who_has_a_gpu_that_torch_does_not_see_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(
         ConfigError, match=rf"auto, cpu \(torch {re.escape(torch.__version__)} was built without CUDA\)$"
