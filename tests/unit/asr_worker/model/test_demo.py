@@ -1,6 +1,7 @@
 """The checkpoint that ships: words and times beside the samples were made by an independent implementation."""
 
 import json
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -61,5 +62,6 @@ def test_the_demo_checkpoint_says_the_expected_words_at_the_expected_times(small
     assert found == [[(word, start, stop) for word, start, stop in sample["expected"]] for sample in samples]
     spoken = [word for sample in samples for word in sample["text"].split()]
     heard = [word for words in found for word, _, _ in words]
-    # One of them, as the model card says, it mishears.
-    assert sum(a != b for a, b in zip(spoken, heard, strict=True)) <= 1
+    right = sum(block.size for block in SequenceMatcher(None, spoken, heard, autojunk=False).get_matching_blocks())
+    # One of them, as the model card says, it misses; and it invents none.
+    assert (len(spoken) - right, len(heard) - right) == (1, 0)
