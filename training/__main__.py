@@ -26,6 +26,7 @@ from training.evaluate import Examination, examine
 from training.feed import fed
 from training.finetune import FineTuning, fine_tune
 from training.foreign_recordings import foreign_recordings
+from training.kokoro import natural_phrases
 from training.manifest import phrases_of, read_manifest
 from training.net import Net
 from training.people import People
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
     bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
     bank.add_argument("--manifest", type=Path, help="JSON lines of other recordings, as for finetune: all are added")
+    bank.add_argument("--kokoro", type=Path, help="folder of Kokoro-82M as ONNX: model.onnx, tokenizer.json, voices/")
+    bank.add_argument("--kokoro-phrases", type=_count, default=1_500, help="that it speaks; a second costs a second")
     bank.add_argument("--seed", type=int, default=11)
     bank.set_defaults(run=_bank)
     train = commands.add_parser("train", help="train and export")
@@ -140,7 +143,8 @@ def _bank(args: argparse.Namespace) -> None:
     )
     foreign = foreign_recordings() if people else ()
     recordings = read_manifest(args.manifest) if args.manifest else ()
-    write_bank(args.bank, chain(phrases, foreign, chain.from_iterable(map(phrases_of, recordings))), report)
+    natural = natural_phrases(args.kokoro, args.kokoro_phrases, args.seed) if args.kokoro else ()
+    write_bank(args.bank, chain(phrases, foreign, natural, chain.from_iterable(map(phrases_of, recordings))), report)
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 

@@ -19,6 +19,7 @@ from training.speech import Sound, Span, Speech
 _SYNCHRONOUS: Final = 2
 _PHONEME_EVENTS: Final = 1
 _CHARS_UTF8: Final = 1
+_IPA_WITH_TIES: Final = 0x02 | 0x80 | ord("^") << 8
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _WORD_EVENT, _PHONEME_EVENT = 1, 7
 
@@ -105,6 +106,13 @@ class Espeak:
         pointer = ctypes.c_char_p(text.encode())
         spoken = self._lib.espeak_TextToPhonemes(ctypes.byref(pointer), _CHARS_UTF8, 0) or b""
         return str(spoken.decode("utf-8", "replace")).replace("'", "").replace(",", "").strip()
+
+    def ipa(self, text: str, language: str = "en-us") -> str:
+        """Return the text in the International Phonetic Alphabet, stress marked, parts of one sound tied by ``^``."""
+        self._select(language)
+        pointer = ctypes.c_char_p(text.encode())
+        spoken = self._lib.espeak_TextToPhonemes(ctypes.byref(pointer), _CHARS_UTF8, _IPA_WITH_TIES) or b""
+        return str(spoken.decode("utf-8", "replace")).strip()
 
     def _select(self, voice: str) -> None:
         if voice != self._library.voice and self._lib.espeak_SetVoiceByName(voice.encode()) != 0:

@@ -37,6 +37,8 @@ _FADE: Final = RATE_HZ // 80
 _LONGEST_STOP: Final = 15
 """Steps of 10 ms that a word may be silent in its middle: the stop before the burst of "eight" or "six"."""
 _LEAST_RISE_DB: Final = 15.0
+_FEW: Final = 60
+"""A word with fewer recordings is heard less often than others: a single one would be heard a thousand times."""
 _SHORTEST_S, _LONGEST_S = 0.12, 0.95
 # Turned round, each of the two sounds like the other.
 _NEVER_TURNED: Final = frozenset({"on", "no"})
@@ -105,7 +107,7 @@ class People:
         self._known = _by_speaker(one for one in found if one.word in vocabulary)
         self._foreign = _by_speaker(one for one in found if one.word not in vocabulary)
         # Of some words there are fifty times as many recordings as of others; yet each is to be heard as often.
-        self._odds = {word: 1 / count for word, count in Counter(one.word for one in found).items()}
+        self._odds = {word: 1 / max(count, _FEW) for word, count in Counter(one.word for one in found).items()}
         self._odds_known, self._odds_foreign = map(self._odds_of, (self._known, self._foreign))
         if not self._known:
             message = f"{folder}: none of its recordings is a word of the vocabulary by a speaker of this part"

@@ -9,6 +9,7 @@ BASELINE ?=
 EVAL_OUT ?= build/demo-eval
 TRAIN_FLAGS ?=
 PEOPLE ?=
+KOKORO ?=
 MANIFEST ?=
 
 SPEECH_PACKAGES := libespeak-ng1 flite wamerican
@@ -38,10 +39,11 @@ endef
 
 .PHONY: demo-model demo-eval demo-samples
 
-demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES= PEOPLE=FOLDER MANIFEST=FILE DEMO_OUT= TRAIN_FLAGS="--start-from TOML")
+demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES= PEOPLE=FOLDER KOKORO=FOLDER MANIFEST=FILE DEMO_OUT= TRAIN_FLAGS="--start-from TOML")
 	@$(call install_missing,$(SPEECH_PACKAGES) $(if $(PEOPLE),$(PEOPLE_PACKAGES)))
+	$(if $(KOKORO),$(BIN)/python -c 'import onnx, onnxruntime' 2>/dev/null || $(BIN)/python -m pip install -q onnx onnxruntime)
 	test -f $(DEMO_OUT)/bank/index.npz || $(BIN)/python -m training bank --bank $(DEMO_OUT)/bank --phrases $(PHRASES) \
-		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(MANIFEST),--manifest $(MANIFEST))
+		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(KOKORO),--kokoro $(KOKORO)) $(if $(MANIFEST),--manifest $(MANIFEST))
 	env $(TRAIN_ENV) $(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)
 
 demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= PEOPLE=FOLDER EVAL_OUT=)
