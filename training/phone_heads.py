@@ -13,6 +13,7 @@ from torch import Tensor
 from training.encoder import latents_of
 from training.losses import phone_loss
 from training.net import Net
+from training.precision import mixed
 from training.quantise import quantise
 from training.utterance import Batch
 
@@ -56,7 +57,7 @@ def fit_phone_heads(
 
 @torch.no_grad()
 def _hear(net: Net, batch: Batch, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.autocast(device, torch.bfloat16):
+    with mixed(device):
         latents = latents_of(net.mimi, torch.as_tensor(batch.pcm).to(device))
     quantised = quantise(net.mimi.quantizer, latents.flatten(0, 1).float())
     return quantised.first, quantised.rest, torch.as_tensor(batch.phones).to(device)

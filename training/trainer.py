@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from training.encoder import latents_of
 from training.losses import Losses, Wanted, fed_text, losses, text_losses
 from training.net import Net
+from training.precision import mixed
 from training.progress import Phase, Schedule
 from training.targets import PAD
 from training.utterance import Batch
@@ -179,7 +180,7 @@ class Trainer:
         batch = self._next_batch()
         wanted = self._wanted(batch)
         fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
-        with torch.autocast(self.settings.device, torch.bfloat16):
+        with mixed(self.settings.device):
             discrete = self.phase is Phase.DISCRETE
             learn_front = not discrete or self.step % _FRONT_EVERY == 0
             heard = self.net(self._tensor(batch.pcm), fed, discrete=discrete, learn_front=learn_front)
@@ -234,7 +235,7 @@ class Trainer:
             phones=chosen[0][1].phones,
         )
         fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
-        with torch.autocast(self.settings.device, torch.bfloat16):
+        with mixed(self.settings.device):
             settled = self.phase is Phase.SETTLED
             audio = self.net.audio_vectors(codes) if settled else self.net.bridged(codes)
             text, pauses = self.net.speak(audio, fed)
