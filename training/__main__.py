@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--recordings", type=_count, default=24, help="of ten seconds in each set")
     evaluate.add_argument("--seed", type=int, default=4242)
     evaluate.add_argument("--people", type=Path, help="folder of recorded words: two more sets")
+    evaluate.add_argument("--kokoro", type=Path, help="folder of Kokoro-82M: two more sets, and minutes to speak them")
     evaluate.add_argument("--only", default="", help="groups whose name contains this")
     evaluate.set_defaults(run=_eval)
     samples = commands.add_parser("samples", help="make the sample utterances")
@@ -194,6 +195,7 @@ def _eval(args: argparse.Namespace) -> None:
         out=args.out,
         only=args.only,
         people=args.people,
+        kokoro=args.kokoro,
     )
     examine(plan, say)
 

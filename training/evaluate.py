@@ -25,7 +25,8 @@ class Examination:
     """What to examine and how.
 
     ``checkpoints`` are (name, TOML file); ``n`` recordings of ten seconds make a set; ``only`` keeps the groups that
-    contain the text. ``people`` is a folder of recorded words, for two more sets.
+    contain the text. ``people`` is a folder of recorded words, for two more sets, ``kokoro`` the
+    synthesiser's, for two more.
     """
 
     checkpoints: Sequence[tuple[str, Path]]
@@ -34,6 +35,7 @@ class Examination:
     out: Path
     only: str = ""
     people: Path | None = None
+    kokoro: Path | None = None
     live: bool = True
 
 
@@ -41,7 +43,7 @@ def examine(plan: Examination, say: Callable[[str], None]) -> list[Result]:
     """Run the exam, write the report into ``plan.out`` and return the results."""
     say("making the recordings")
     n_words = min(n_words_of(toml.parent / module_of(toml).text_tokenizer_file) for _, toml in plan.checkpoints)
-    sets = [one for one in exam(plan.seed, plan.n, n_words, plan.people) if plan.only in one.group]
+    sets = [one for one in exam(plan.seed, plan.n, n_words, plan.people, plan.kokoro) if plan.only in one.group]
     results = [asyncio.run(_result(name, toml, sets, live=plan.live, say=say)) for name, toml in plan.checkpoints]
     plan.out.mkdir(parents=True, exist_ok=True)
     text = table(results)

@@ -1,5 +1,6 @@
 """The list of test sets: which speakers, which conditions, which group of the table."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,10 @@ import numpy as np
 
 from training import prompts, words
 from training.augment import Augmentation
+from training.bank import Phrase
+from training.kokoro import HELD_OUT_VOICES, Kokoro
 from training.people import People
+from training.speech import Speech
 from training.testset import RATE_HZ, Recording, Studio, TestSet, Voices
 
 CLEAN: Final = Augmentation(
@@ -29,10 +33,11 @@ NOISES: Final = ("white", "coloured", "wind", "hum", "clicks", "music", "babble"
 _NOISE_S: Final = 90.0
 
 
-def exam(seed: int, n: int, n_words: int, people: Path | None = None) -> Iterator[TestSet]:
+def exam(seed: int, n: int, n_words: int, people: Path | None = None, kokoro: Path | None = None) -> Iterator[TestSet]:
     """Yield all sets, ``n`` recordings each, of the first ``n_words`` words; the held-out synthesiser comes first.
 
-    ``people``, a folder of recorded words (`training.people`), adds two sets of speakers never trained on.
+    ``people``, a folder of recorded words (`training.people`), adds two sets of speakers never trained on,
+    ``kokoro``, its folder (`training.kokoro`), two of voices never trained on.
     """
     studio = Studio(seed, Voices(), words.VOCABULARY[:n_words])
     yield from _synthesisers(studio, f"{n_words} words, clean", n)
@@ -46,6 +51,8 @@ def exam(seed: int, n: int, n_words: int, people: Path | None = None) -> Iterato
             foreign = studio.record(n, lambda rng, _: strangers.foreign(rng), studio.foreign)
             name = "English, recorded people, speakers never heard"
             yield TestSet(name=name, group="foreign words", recordings=foreign)
+    if kokoro:
+        yield from _natural(studio, kokoro, n)
     yield from _foreign(studio, n)
     yield from _noises(studio)
     base = studio.record(n, studio.espeak(held_out=True), studio.known)
@@ -80,6 +87,18 @@ def _synthesisers(studio: Studio, group: str, n: int) -> Iterator[TestSet]:
         ("espeak-ng, trained variants", studio.espeak(held_out=False)),
     ):
         yield TestSet(name=name, group=group, recordings=studio.record(n, espeak, studio.known))
+
+
+def _natural(studio: Studio, folder: Path, n: int) -> Iterator[TestSet]:
+    kokoro = Kokoro(folder)
+
+    def speak(rng: random.Random, phrase: Phrase) -> Speech:
+        return kokoro.speak(phrase.words, rng, voice=rng.choice(HELD_OUT_VOICES))
+
+    known = studio.record(n, speak, studio.known)
+    yield TestSet(name="Kokoro, four voices never heard", group="natural voices", recordings=known)
+    foreign = studio.record(n, speak, studio.foreign)
+    yield TestSet(name="English, Kokoro, four voices never heard", group="foreign words", recordings=foreign)
 
 
 def _foreign(studio: Studio, n: int) -> Iterator[TestSet]:

@@ -46,11 +46,11 @@ demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES=
 		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(KOKORO),--kokoro $(KOKORO)) $(if $(MANIFEST),--manifest $(MANIFEST))
 	env $(TRAIN_ENV) $(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)
 
-demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= PEOPLE=FOLDER EVAL_OUT=)
+demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= PEOPLE=FOLDER KOKORO=FOLDER EVAL_OUT=)
 	@$(call install_missing,$(SPEECH_PACKAGES) $(EXAM_PACKAGES))
 	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -q -e '.[plots]' || true
 	$(BIN)/python -m training eval demo=$(or $(CONFIG),asr_worker/demo/demo.toml) $(if $(BASELINE),before=$(BASELINE)) \
-		$(if $(PEOPLE),--people $(PEOPLE)) --recordings $(RECORDINGS) --out $(EVAL_OUT)
+		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(KOKORO),--kokoro $(KOKORO)) --recordings $(RECORDINGS) --out $(EVAL_OUT)
 
 demo-samples: $(INSTALLED) ## make the shipped samples' expected words anew (after a new checkpoint)
 	@$(BIN)/python -m training samples asr_worker/demo/demo.toml --out asr_worker/demo/samples
