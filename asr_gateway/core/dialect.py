@@ -50,7 +50,10 @@ class InitReceived:
 ClientEvent: TypeAlias = (
     NDArray[np.float32] | OpusReceived | MarkerReceived | FlushReceived | ResetReceived | InitReceived
 )
-"""An array is audio, ``[n]`` at 24 kHz: there are so many that they get no wrapping."""
+"""An array is audio, ``[n]`` at 24 kHz: there are so many that they get no wrapping.
+
+It may be a view of the message, in the message's byte order, and so keeps the message.
+"""
 
 
 PackPauses: TypeAlias = Callable[[NDArray[np.float32]], list[bytes]]

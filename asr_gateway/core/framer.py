@@ -3,16 +3,23 @@
     push ──► [k * 1920] views of what was pushed ──► take
         '──► the partial frame, until it is full
 
-Whole frames are never copied here: a piece that starts on a frame boundary is cut into views. Only the samples of the
+Whole frames are not copied here: a piece that starts on a frame boundary is cut into views. Only the samples of the
 partial frame are.
+
+Samples may come as they lie in a client's message, in its byte order and with other bytes between them. What leaves at
+once, as nearly every frame does, is made plain where it is joined with the others' frames. What has to wait is made
+plain here, and then keeps no more memory than it is counted for.
 """
 
 from collections import deque
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.units import FRAME_SAMPLES
+
+_PLAIN: Final = np.dtype(np.float32)
 
 
 class Framer:
@@ -40,7 +47,7 @@ class Framer:
             self._partial[n_partial : n_partial + n_pcm] = pcm
             self.n_partial = n_partial + n_pcm
         elif n_pcm == FRAME_SAMPLES and not n_partial:
-            self._frames.append(pcm)
+            self._frames.append(pcm.astype(_PLAIN, copy=False) if self.n_frames else pcm)
             self.n_frames += 1
         else:
             self._cut(pcm)
@@ -53,7 +60,7 @@ class Framer:
             pcm = pcm[len(head) :]
         n_whole, n_rest = divmod(len(pcm), FRAME_SAMPLES)
         if n_whole:
-            self._frames.append(pcm[: n_whole * FRAME_SAMPLES])
+            self._frames.append(pcm[: n_whole * FRAME_SAMPLES].astype(_PLAIN, copy=False))
             self.n_frames += n_whole
         if n_rest:
             self._append_partial(pcm[-n_rest:])

@@ -12,7 +12,10 @@ from shared.units import FRAME_SAMPLES, Epoch, SessionId
 
 
 class Outbound:
-    """Collects what the sessions of one worker have to send; ``take`` in session.py fills it."""
+    """Collects what the sessions of one worker have to send; ``take`` in session.py fills it.
+
+    Frames may still lie as they came (``framer.py``): ``block`` makes them plain and joins them in one pass.
+    """
 
     __slots__ = ("_epochs", "_frames", "_pcm", "_sessions", "controls", "room")
 
@@ -40,7 +43,7 @@ class Outbound:
         """Return the block of all frames, or None if there are none."""
         if not self._pcm:
             return None
-        pcm = self._pcm[0] if len(self._pcm) == 1 else np.concatenate(self._pcm)
+        pcm = np.concatenate(self._pcm, dtype=np.float32)
         return AudioBlock(
             sessions=np.array(self._sessions, np.int64),
             epochs=np.array(self._epochs, np.int32),

@@ -95,7 +95,7 @@ class Session:
     # --- from the client ----------------------------------------------------------------------------------
 
     def receive_audio(self, pcm: NDArray[np.float32]) -> bool:
-        """Append samples ``[n]`` (24 kHz mono, finite), which must not change afterwards: they are kept.
+        """Append samples ``[n]`` (24 kHz mono, in any byte order), which must not change afterwards: they are kept.
 
         Return ``may_read``.
         """

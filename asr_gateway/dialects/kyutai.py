@@ -45,7 +45,6 @@ _FIXARRAY_MASK: Final = 0xF0
 _MAX_ARRAY16: Final = (1 << 16) - 1
 _UINT16: Final = struct.Struct(">BH")
 _FLOAT32: Final = np.dtype(">f4")
-_NATIVE: Final = np.dtype(np.float32)
 _ARRAY: Final = np.ndarray
 _FLOAT32_PREFIX: Final = 0xCA
 _FLOAT32_STRIDE: Final = 5
@@ -71,8 +70,8 @@ def decode(data: bytes | bytearray) -> ClientEvent:
     # Nearly all messages end here, so this is as short as it can be.
     head, n_samples, prefixes = _float32_layout(len(data))
     if data.startswith(head) and data[_FLOAT32_BEGIN::_FLOAT32_STRIDE] == prefixes:
-        values = _ARRAY((n_samples,), _FLOAT32, data, _FLOAT32_BEGIN + 1, (_FLOAT32_STRIDE,))
-        return values.astype(_NATIVE)
+        # Left where it lies: converting and joining many frames is one pass instead of two.
+        return _ARRAY((n_samples,), _FLOAT32, data, _FLOAT32_BEGIN + 1, (_FLOAT32_STRIDE,))
     if data.startswith(_AUDIO_HEAD):
         pcm = _uniform_pcm(data)
         if pcm is not None:

@@ -21,6 +21,40 @@ def test_whole_frames_are_passed_on_without_a_copy() -> None:
     assert taken.shape == (3 * FRAME_SAMPLES,)
 
 
+def as_in_a_message(pcm: np.ndarray) -> np.ndarray:
+    table = np.zeros(len(pcm), [("prefix", "u1"), ("value", ">f4")])
+    table["value"] = pcm
+    return table["value"]
+
+
+def test_a_frame_that_has_to_wait_does_not_keep_the_message_that_it_came_in() -> None:
+    framer = Framer()
+    messages = [as_in_a_message(ramp(n * FRAME_SAMPLES)) for n in (1, 1, 2)]
+
+    for message in messages:
+        framer.push(message)
+
+    first, *waiting = framer.take(4)
+    assert np.shares_memory(first, messages[0])
+    assert [piece.nbytes for piece in waiting] == [4 * FRAME_SAMPLES, 8 * FRAME_SAMPLES]
+    for piece, message in zip(waiting, messages[1:], strict=True):
+        assert piece.flags.c_contiguous
+        assert piece.dtype == np.float32
+        assert piece.tolist() == message.tolist()
+
+
+def test_pieces_of_messages_become_plain_frames() -> None:
+    framer = Framer()
+    pcm = as_in_a_message(ramp(2 * FRAME_SAMPLES))
+
+    for piece in np.split(pcm, [100, FRAME_SAMPLES, 2 * FRAME_SAMPLES - 1]):
+        framer.push(piece)
+
+    frames = framer.take(2)
+    assert all(frame.dtype == np.float32 for frame in frames)
+    assert np.concatenate(frames).tolist() == ramp(2 * FRAME_SAMPLES).tolist()
+
+
 def test_a_partial_frame_stays_until_it_is_full() -> None:
     framer = Framer()
 

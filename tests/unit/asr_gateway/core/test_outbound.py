@@ -29,6 +29,22 @@ def test_frames_of_many_sessions_share_one_block() -> None:
     assert out.room == 6
 
 
+def test_frames_as_they_lie_in_messages_leave_plain() -> None:
+    table = np.zeros(FRAME_SAMPLES, [("prefix", "u1"), ("value", ">f4")])
+    table["value"] = np.linspace(-1, 1, FRAME_SAMPLES, dtype=np.float32)
+    for n_frames in (1, 2):
+        out = Outbound(10)
+        for frame in range(n_frames):
+            out.add_frames(SessionId(5), Epoch(1), frame, [table["value"]])
+
+        block = out.block()
+
+        assert block is not None
+        assert block.pcm.dtype == np.float32
+        assert block.pcm.flags.c_contiguous
+        assert block.pcm.tolist() == [table["value"].tolist()] * n_frames
+
+
 def test_what_leaves_is_within_what_can_be_played() -> None:
     wild = frames(0.5, math.nan, math.inf, -1e30, 10.0)
     for pieces, expected in (([wild], [0.5, 0.0, 10.0, -10.0, 10.0]), (np.split(wild, 5)[:2], [0.5, 0.0])):

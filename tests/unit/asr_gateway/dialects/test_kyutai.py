@@ -32,8 +32,7 @@ def packed(**fields: Any) -> bytes:
 def decoded_pcm(data: bytes) -> list[float]:
     pcm = dialect.decode(data)
     assert isinstance(pcm, np.ndarray)
-    assert pcm.dtype == np.float32
-    assert pcm.flags.c_contiguous
+    assert pcm.dtype.newbyteorder("=") == np.float32
     return pcm.tolist()
 
 
