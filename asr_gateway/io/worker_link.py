@@ -45,6 +45,11 @@ _ZMTP_HEARTBEAT_MS: Final = 1_000
 _ZMTP_TIMEOUT_MS: Final = 3_000
 _RECONNECT_MS: Final = 100
 _RECONNECT_MAX_MS: Final = 1_000
+# Enums in zmq: of what its calls take, and of the sums of them, numbers are half the time of a short message.
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
 _REOPEN_S: Final = 1.0
 """How long until a connection that could not be opened, for lack of descriptors say, is tried again."""
 
@@ -224,14 +229,17 @@ class WorkerLink:
             self.send(block)
 
     def _try(self, parts: list[bytes | memoryview]) -> bool:
-        if self._socket is None:
+        link = self._socket
+        if link is None:
             return False
+        last = len(parts) - 1
         try:
-            self._socket.send_multipart(parts, zmq.NOBLOCK)
+            for i, part in enumerate(parts):
+                link.send(part, _NOBLOCK if i == last else _NOBLOCK_MORE)
         except zmq.Again:
             return False
         self.n_sent += 1
-        if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if int(link.get(_EVENTS)) & _POLLIN:
             self._drain_soon()
         return True
 
@@ -255,7 +263,7 @@ class WorkerLink:
             if self._socket is None:
                 return
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                parts = self._socket.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 break
             self.n_received += 1
@@ -279,7 +287,7 @@ class WorkerLink:
     def _on_monitor(self) -> None:
         while self._monitor is not None:
             try:
-                parts = self._monitor.recv_multipart(zmq.NOBLOCK)
+                parts = self._monitor.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 return
             if parse_monitor_message(parts)["event"] == zmq.EVENT_DISCONNECTED and self.is_welcome:
