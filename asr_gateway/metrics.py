@@ -60,6 +60,9 @@ class GatewayMetrics:
         self._bytes_in = counter("received_bytes", "Bytes received from clients.")
         self._bytes_out = counter("sent_bytes", "Bytes sent to clients.")
         self._posts = counter("post_requests", "POST requests answered, by HTTP status.", "status")
+        # What every client adds to once a second is added up here first, and counted when somebody looks.
+        self._new_audio_s: dict[str, float] = {}
+        self._new_words = self._new_bytes_in = self._new_bytes_out = 0
         self._queue = gauge("file_queue_length", "Files that wait for a slot.")
         self._link = counter("link_messages", "Messages on the links to workers, by direction (in, out).", "direction")
         self._lag = Histogram(
@@ -93,19 +96,19 @@ class GatewayMetrics:
 
     def audio_received(self, seconds: float, *, key: str) -> None:
         """Count decoded audio; ``key`` is ``shared.key_hash.key_hash`` of the client's key."""
-        self._audio.labels(key).inc(seconds)
+        self._new_audio_s[key] = self._new_audio_s.get(key, 0.0) + seconds
 
     def words_sent(self, count: int) -> None:
         """Count words."""
-        self._words.inc(count)
+        self._new_words += count
 
     def bytes_received(self, count: int) -> None:
         """Count bytes of messages and bodies from clients."""
-        self._bytes_in.inc(count)
+        self._new_bytes_in += count
 
     def bytes_sent(self, count: int) -> None:
         """Count bytes of messages and bodies to clients."""
-        self._bytes_out.inc(count)
+        self._new_bytes_out += count
 
     def post_answered(self, status: int) -> None:
         """Count an answered POST request."""
@@ -146,4 +149,14 @@ class GatewayMetrics:
 
     def render(self) -> bytes:
         """Return the text that Prometheus reads (``shared.exposition.CONTENT_TYPE``)."""
+        self._count_new()
         return render(self._registry.collect())
+
+    def _count_new(self) -> None:
+        for key, seconds in self._new_audio_s.items():
+            self._audio.labels(key).inc(seconds)
+        self._new_audio_s.clear()
+        self._words.inc(self._new_words)
+        self._bytes_in.inc(self._new_bytes_in)
+        self._bytes_out.inc(self._new_bytes_out)
+        self._new_words = self._new_bytes_in = self._new_bytes_out = 0

@@ -10,7 +10,6 @@ event loop's thread.
 """
 
 import asyncio
-from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -241,4 +240,5 @@ class WebSocketClient:
         metrics.words_sent(used.words - before.words)
         metrics.bytes_received(used.received_bytes - before.received_bytes)
         metrics.bytes_sent(used.sent_bytes - before.sent_bytes)
-        self._reported = replace(used)
+        before.samples, before.words = used.samples, used.words
+        before.received_bytes, before.sent_bytes = used.received_bytes, used.sent_bytes
