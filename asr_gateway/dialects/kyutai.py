@@ -243,6 +243,7 @@ _RESET_DONE: Final = b"\x82\xa4type\xa9ResetDone\xa2id"
 _FLOAT64: Final = struct.Struct(">Bd")
 _UINT32: Final = struct.Struct(">BI")
 _UINT64: Final = struct.Struct(">BQ")
+_SHORT_UNSIGNED: Final = tuple(bytes((n,) if n < 1 << 7 else (0xCC, n)) for n in range(1 << 8))
 _FLOAT32_ROW: Final = _TABLES[_FLOAT32_PREFIX]
 
 
@@ -301,10 +302,8 @@ def error(error: AsrError) -> bytes:
 
 def _unsigned(value: int) -> bytes:
     """Return the shortest MessagePack form of an integer >= 0 (four times as fast as a call of the library)."""
-    if value < 1 << 7:
-        return bytes((value,))
     if value < 1 << 8:
-        return bytes((0xCC, value))
+        return _SHORT_UNSIGNED[value]
     if value < 1 << 16:
         return _UINT16.pack(0xCD, value)
     if value < 1 << 32:
