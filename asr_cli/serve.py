@@ -4,15 +4,14 @@ import argparse
 import asyncio
 import importlib.util
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from asr_cli.gpus import count_gpus
+from asr_cli.private_folder import private_folder
 from asr_cli.processes import ProcessGroup
 from asr_cli.supervision import Supervision
 from asr_cli.topology import ServePlan, gateway_arguments, name_of, place_workers, worker_arguments, worker_devices
@@ -66,8 +65,7 @@ def run(args: argparse.Namespace) -> int:
     config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
     check_free(overridden(config.gateway, values))
-    private_dir = tempfile.mkdtemp(prefix="asr-")  # only this user may enter it
-    try:
+    with private_folder() as private_dir:
         plan = make_plan(values, config, config_path, private_dir)
         group = ProcessGroup(
             supervision=Supervision(
@@ -82,8 +80,6 @@ def run(args: argparse.Namespace) -> int:
             title=title(plan),
         )
         return asyncio.run(group.run())
-    finally:
-        shutil.rmtree(private_dir, ignore_errors=True)
 
 
 def check_free(gateway: GatewayConfig) -> None:

@@ -1,0 +1,85 @@
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asr_cli.private_folder import LOCK, private_folder
+from asr_cli.usage import UsageError
+
+HOLDER = """
+import signal
+from asr_cli.private_folder import private_folder
+with private_folder() as folder:
+    print(folder, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def holder(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another supervisor, which has its folder."""
+    environ = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen([sys.executable, "-c", HOLDER], env=environ, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def folder_of(process: subprocess.Popen[str]) -> Path:
+    assert process.stdout is not None
+    return Path(process.stdout.readline().strip())
+
+
+def test_only_its_user_may_enter_it_and_nothing_is_left_of_it(temporary: Path) -> None:
+    with private_folder() as folder:
+        assert Path(folder).stat().st_mode & 0o777 == 0o700
+        assert Path(folder).parent == temporary
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_supervisor_left_goes_with_the_next_start(holder: subprocess.Popen[str]) -> None:
+    left = folder_of(holder)
+    holder.kill()
+    holder.wait()
+    (left / "worker-0").touch()
+
+    with private_folder():
+        assert not left.exists()
+
+
+def test_a_living_supervisor_keeps_its_folder(holder: subprocess.Popen[str]) -> None:
+    its = folder_of(holder)
+    with private_folder():
+        assert its.exists()
+    assert (its / LOCK).exists()
+
+
+def test_what_is_not_a_supervisors_stays(temporary: Path) -> None:
+    strangers = [temporary / "asr-data", temporary / "asr-file", temporary / "asr-link"]
+    elsewhere = temporary / "elsewhere"
+    for folder in (strangers[0], elsewhere):
+        folder.mkdir()
+    (elsewhere / LOCK).touch()
+    strangers[1].touch()
+    strangers[2].symlink_to(elsewhere)
+
+    with private_folder():
+        pass
+
+    assert [path.exists() for path in (*strangers, elsewhere / LOCK)] == [True] * 4
+
+
+def test_no_place_for_it_is_said_in_a_sentence(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "absent"))
+    said = r"^no temporary folder for sockets: No such file .*absent.*; TMPDIR names "
+    with pytest.raises(UsageError, match=said), private_folder():
+        pass
