@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, assert_never
 
-from asr_cli.readiness import url, wait_until_ready
+from asr_cli.readiness import is_ready, url, wait_until_ready
 from asr_cli.supervision import (
+    AnnounceFailure,
     AnnounceRestart,
     BecameReady,
     ChildExited,
@@ -26,6 +27,7 @@ from asr_cli.supervision import (
     TimePassed,
 )
 from asr_cli.terminal import Terminal
+from asr_cli.topology import GATEWAY
 
 NOT_STARTED: Final = 71
 """Stands for the exit status of a child that the system could not start (EX_OSERR)."""
@@ -38,16 +40,24 @@ class ProcessGroup:
     Args:
         supervision: who decides.
         commands: the command line of each child, by name.
-        host, port: where the gateway listens.
+        places: host and port where each child answers ``/readyz``, by name.
+        modules: the names of what is served.
         title: what the service is, for the line that says that it is ready.
     """
 
     def __init__(
-        self, *, supervision: Supervision, commands: Mapping[str, Sequence[str]], host: str, port: int, title: str
+        self,
+        *,
+        supervision: Supervision,
+        commands: Mapping[str, Sequence[str]],
+        places: Mapping[str, tuple[str, int]],
+        modules: Sequence[str],
+        title: str,
     ) -> None:
         self._supervision = supervision
         self._commands = commands
-        self._address = (host, port)
+        self._places = places
+        self._modules = modules
         self._title = title
         self._terminal = Terminal()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -93,7 +103,7 @@ class ProcessGroup:
         except TimeoutError:
             return TimePassed()
 
-    async def _perform(self, action: StartChild | SignalChild | AnnounceRestart) -> None:
+    async def _perform(self, action: StartChild | SignalChild | AnnounceRestart | AnnounceFailure) -> None:
         match action:
             case StartChild(name=name):
                 await self._start(name)
@@ -104,6 +114,8 @@ class ProcessGroup:
             case AnnounceRestart(name=name, status=status, delay_s=delay_s):
                 self._terminal.say(f"{name} {how_it_ended(status)}; starting it again in {delay_s:g} s")
                 self._announce_when_ready()
+            case AnnounceFailure(name=name, status=status):
+                self._terminal.say(f"{name} {how_it_ended(status)}; nothing is served until that is mended")
             case _:
                 assert_never(action)
 
@@ -126,18 +138,29 @@ class ProcessGroup:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self, name: str, child: asyncio.subprocess.Process) -> None:
-        status = await child.wait()
+        readiness = asyncio.create_task(self._notice_readiness(name))
+        try:
+            status = await child.wait()
+        finally:
+            readiness.cancel()
         self._events.put_nowait(ChildExited(name=name, status=status))
+
+    async def _notice_readiness(self, name: str) -> None:
+        await wait_until_ready(*self._places[name])
+        self._events.put_nowait(BecameReady(name=name))
 
     def _announce_when_ready(self) -> None:
         if self._announcer is None or self._announcer.done():
             self._announcer = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:
-        host, port = self._address
-        await wait_until_ready(host, port)
-        self._events.put_nowait(BecameReady())
-        self._terminal.say(f"ready: {self._title} on {url(host, port)} - Ctrl-C stops it")
+        place = self._places[GATEWAY]
+        await wait_until_ready(*place)
+        missing = [name for name in self._modules if not await is_ready(*place, name)]
+        if missing:
+            self._terminal.say(f"{url(*place)} takes sessions; no worker is ready yet for {', '.join(missing)}")
+            await wait_until_ready(*place, *self._modules)
+        self._terminal.say(f"ready: {self._title} on {url(*place)} - Ctrl-C stops it")
 
     async def _end(self) -> None:
         tasks = [*self._tasks, *([self._announcer] if self._announcer else [])]

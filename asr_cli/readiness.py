@@ -3,30 +3,32 @@
 import asyncio
 from contextlib import suppress
 from typing import Final
+from urllib.parse import urlencode
 
 POLL_S: Final = 0.1
 ANSWER_TIMEOUT_S: Final = 2.0
 
 
-async def wait_until_ready(host: str, port: int) -> None:
+async def wait_until_ready(host: str, port: int, *modules: str) -> None:
     """Return when ``/readyz`` answers 200; until then ask again and again."""
-    while not await is_ready(host, port):  # noqa: ASYNC110 - another process becomes ready, not a task of this one
+    while not await is_ready(host, port, *modules):  # noqa: ASYNC110 - another process becomes ready, no task of ours
         await asyncio.sleep(POLL_S)
 
 
-async def is_ready(host: str, port: int) -> bool:
-    """Return whether ``/readyz`` answers 200 now."""
+async def is_ready(host: str, port: int, *modules: str) -> bool:
+    """Return whether ``/readyz`` answers 200 now: for each of ``modules``, or for any if none is named."""
+    path = "/readyz?" + urlencode([("module", name) for name in modules])
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            return await _get_status(host, port) == b"200"
+            return await _get_status(host, port, path) == b"200"
     except (OSError, TimeoutError):
         return False
 
 
-async def _get_status(host: str, port: int) -> bytes:
+async def _get_status(host: str, port: int, path: str) -> bytes:
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(f"GET /readyz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
         status_line = await reader.readline()
     finally:
         writer.close()

@@ -14,7 +14,15 @@ from asr_cli.gpus import count_gpus
 from asr_cli.private_folder import private_folder
 from asr_cli.processes import ProcessGroup
 from asr_cli.supervision import Supervision
-from asr_cli.topology import ServePlan, gateway_arguments, name_of, place_workers, worker_arguments, worker_devices
+from asr_cli.topology import (
+    GATEWAY,
+    ServePlan,
+    gateway_arguments,
+    name_of,
+    place_workers,
+    worker_arguments,
+    worker_devices,
+)
 from asr_cli.usage import UsageError
 from shared.allowed import Choice, Kind, Range
 from shared.config import GatewayConfig, ServiceConfig, WorkerConfig
@@ -69,14 +77,14 @@ def run(args: argparse.Namespace) -> int:
         plan = make_plan(values, config, config_path, private_dir)
         group = ProcessGroup(
             supervision=Supervision(
-                gateways=["gateway"],
+                gateways=[GATEWAY],
                 workers=[worker.name for worker in plan.workers],
                 gateway_drain_s=overridden(config.gateway, values).drain_s + DRAIN_MARGIN_S,
                 worker_drain_s=overridden(config.worker, values).drain_s + DRAIN_MARGIN_S,
             ),
             commands=commands(plan),
-            host=reachable(plan.host),
-            port=plan.port,
+            places=places(plan),
+            modules=[module.name for module in config.modules],
             title=title(plan),
         )
         return asyncio.run(group.run())
@@ -173,8 +181,14 @@ def commands(plan: ServePlan) -> dict[str, list[str]]:
     # -P: files in the working directory are none of their modules.
     python = [sys.executable, "-P", "-m"]
     lines = {worker.name: [*python, "asr_worker", *worker_arguments(plan, worker)] for worker in plan.workers}
-    lines["gateway"] = [*python, "asr_gateway", *gateway_arguments(plan)]
+    lines[GATEWAY] = [*python, "asr_gateway", *gateway_arguments(plan)]
     return lines
+
+
+def places(plan: ServePlan) -> dict[str, tuple[str, int]]:
+    """Return where each child answers ``/readyz``, by name."""
+    workers = {worker.name: ("127.0.0.1", worker.metrics_port) for worker in plan.workers}
+    return {**workers, GATEWAY: (reachable(plan.host), plan.port)}
 
 
 def reachable(host: str) -> str:

@@ -34,7 +34,9 @@ class ChildExited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BecameReady:
-    """The service can take sessions."""
+    """A child says that it does its work: its settings are right."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,14 @@ class AnnounceRestart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnnounceFailure:
+    """Tell the operator that a child's settings are wrong, and that nothing is served for that."""
+
+    name: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """Nothing runs any more: leave with this exit status."""
 
@@ -79,7 +89,7 @@ class Finish:
 
 
 Event: TypeAlias = ChildExited | BecameReady | StopRequested | TimePassed
-Action: TypeAlias = StartChild | SignalChild | AnnounceRestart | Finish
+Action: TypeAlias = StartChild | SignalChild | AnnounceRestart | AnnounceFailure | Finish
 
 
 class _Phase(Enum):
@@ -93,6 +103,7 @@ class _Child:
     name: str
     is_gateway: bool
     running: bool = False
+    has_been_ready: bool = False
     started_at: float = 0.0
     due_at: float | None = None
     delay_s: float = FIRST_DELAY_S
@@ -112,7 +123,6 @@ class Supervision:
         self._children = {name: _Child(name=name, is_gateway=name in gateways) for name in [*workers, *gateways]}
         self._drain_s = {_Phase.GATEWAYS_STOPPING: gateway_drain_s, _Phase.WORKERS_STOPPING: worker_drain_s}
         self._phase = _Phase.RUNNING
-        self._has_been_ready = False
         self._kill_at: float | None = None
         self._status = 0
 
@@ -125,8 +135,8 @@ class Supervision:
         match event:
             case ChildExited(name=name, status=status):
                 return self._exited(self._children[name], status, now)
-            case BecameReady():
-                self._has_been_ready = True
+            case BecameReady(name=name):
+                self._children[name].has_been_ready = True
                 return []
             case StopRequested():
                 return self._stop_requested(now)
@@ -150,11 +160,12 @@ class Supervision:
         child.running = False
         if self._phase is not _Phase.RUNNING:
             return self._advance(now)
-        if status in WRONG_SETTINGS and not self._has_been_ready:
-            # It has said what is wrong, and saying it again every few seconds will not mend it. Later, settings that
-            # once were right are no reason to give up the sessions of the others.
+        if status in WRONG_SETTINGS and not child.has_been_ready:
+            # It has said what is wrong, and saying it again every few seconds will not mend it; and whether a start
+            # fails must not hang on which worker was the first. Later, settings that once were right are no reason to
+            # give up the sessions of the others.
             self._status = status
-            return self._stop_requested(now)
+            return [AnnounceFailure(name=child.name, status=status), *self._stop_requested(now)]
         if now - child.started_at >= STEADY_AFTER_S:
             child.delay_s = FIRST_DELAY_S
         delay_s, child.delay_s = child.delay_s, min(2 * child.delay_s, LONGEST_DELAY_S)

@@ -7,6 +7,10 @@ asr serve ─┬─ gateway      --worker ENDPOINT ... --scrape NAME=URL ...
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+GATEWAY: Final = "gateway"
+"""The name of the gateway among the processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

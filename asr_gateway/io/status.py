@@ -70,16 +70,24 @@ class StatusRoutes:
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
-    async def _readyz(self, _: web.Request) -> web.Response:
-        """Answer 200 if a worker of some module lives and takes sessions.
+    async def _readyz(self, request: web.Request) -> web.Response:
+        """Answer 200 if a worker of some module lives and takes sessions; of each that ``?module=NAME`` names, if any.
 
-        A full service is ready: its refusal is an answer that clients understand, a load balancer's is not.
+        A full service is ready: its refusal is an answer that clients understand, a load balancer's is not. Nor is one
+        module without workers a reason to send nobody here for the others: it is named as missing.
         """
         loads = {module.name: self._dispatch.load_of(module.name) for module in self._modules}
-        is_ready = not self._dispatch.is_draining and any(load.n_workers for load in loads.values())
-        facts = {name: {"workers": load.n_workers, "free_slots": load.free_slots} for name, load in loads.items()}
+        asked = request.query.getall("module", [])
+        if unknown := [name for name in asked if name not in loads]:
+            message = f"module={unknown[0]}: not served here; allowed: {', '.join(loads)}"
+            return web.json_response({"error": message, "code": "unknown_module"}, status=404)
+        missing = [name for name, load in loads.items() if not load.n_workers]
+        is_served = not any(name in missing for name in asked) if asked else len(missing) < len(loads)
+        is_ready = is_served and not self._dispatch.is_draining
         status = "ready" if is_ready else "draining" if self._dispatch.is_draining else "no worker is ready"
-        return web.json_response({"status": status, "modules": facts}, status=200 if is_ready else 503)
+        facts = {name: {"workers": load.n_workers, "free_slots": load.free_slots} for name, load in loads.items()}
+        answer = {"status": status, "missing": missing, "modules": facts}
+        return web.json_response(answer, status=200 if is_ready else 503)
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
         own = self._metrics.render()

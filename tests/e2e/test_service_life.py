@@ -78,6 +78,24 @@ def test_a_wrong_configuration_ends_everything_with_its_message(
     assert "Traceback" not in service.output()
 
 
+def test_wrong_weights_of_one_module_end_the_start_although_another_serves_already(
+    start_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    demo = Path(__file__).parents[2] / "asr_worker" / "demo"
+    text = (demo / "demo.toml").read_text()
+    for name in ("lm.safetensors", "tokenizer.model", "mimi.safetensors"):
+        text = text.replace(f'"{name}"', f'"{demo / name}"')
+    module = text[text.index("[modules.asr]") :]
+    # Found only when the weights are read, when the other worker may be ready or not.
+    other = module.replace("modules.asr", "modules.other").replace("/api/asr-", "/api/other-")
+    broken = tmp_path / "broken.toml"
+    broken.write_text(text + other.replace("num_layers = 6", "num_layers = 7"))
+    service = start_service("--config", str(broken))
+    assert service.process.wait(timeout=60) == 1
+    assert "transformer.layers.6" in service.output()
+    assert "asr: worker-1 ended with status 1; nothing is served until that is mended" in service.output()
+
+
 async def test_the_gateway_finishes_its_sessions_before_it_stops(
     start_service: Callable[..., Any], connect: Callable[..., Any]
 ) -> None:

@@ -74,6 +74,13 @@ async def test_each_module_of_a_file_is_served_by_its_own_workers(rig: Any, tmp_
             # One module without a worker is no reason to refuse the other.
             workers["slow"].kill()
             await rig.eventually(lambda: rig.is_ready(gateway, 1))
+            assert await gateway.status("/readyz") == 200
+            assert (await gateway.json("/readyz"))["missing"] == ["slow"]
+            queries = ("?module=quick", "?module=slow", "?module=quick&module=slow")
+            assert [await gateway.status("/readyz" + query) for query in queries] == [200, 503, 503]
+            assert await gateway.status("/readyz?module=none") == 404
+            unknown = {"error": "module=none: not served here; allowed: quick, slow", "code": "unknown_module"}
+            assert await gateway.json("/readyz?module=none") == unknown
             async with http.ws_connect(f"{gateway.url}/api/slow", headers={"kyutai-api-key": rig.KEY}) as socket:
                 assert (await rig.Client(socket).refusal())[::2] == ("no_free_slot", 1013)
             async with http.ws_connect(f"{gateway.url}/api/quick", headers={"kyutai-api-key": rig.KEY}) as socket:

@@ -24,8 +24,8 @@ async def test_a_service_that_was_started_to_outlive_its_terminal_does(capsys: p
     group = ProcessGroup(
         supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
         commands={"gateway": [sys.executable, "-c", "import signal; signal.pause()"]},
-        host="127.0.0.1",
-        port=9,
+        places={"gateway": ("127.0.0.1", 9)},
+        modules=["asr"],
         title="nothing",
     )
     running = asyncio.create_task(group.run())
@@ -51,8 +51,8 @@ async def test_a_child_that_the_system_cannot_start_now_is_tried_again_later(
     group = ProcessGroup(
         supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
         commands={"gateway": ["never"]},
-        host="127.0.0.1",
-        port=9,
+        places={"gateway": ("127.0.0.1", 9)},
+        modules=["asr"],
         title="nothing",
     )
     running = asyncio.create_task(group.run())

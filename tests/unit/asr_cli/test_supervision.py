@@ -3,6 +3,7 @@ from signal import SIGKILL, SIGTERM
 import pytest
 
 from asr_cli.supervision import (
+    AnnounceFailure,
     AnnounceRestart,
     BecameReady,
     ChildExited,
@@ -21,8 +22,9 @@ def supervision() -> Supervision:
 
 
 def started(supervision: Supervision) -> Supervision:
-    supervision.start(now=0.0)
-    assert supervision.handle(BecameReady(), now=0.1) == []
+    for action in supervision.start(now=0.0):
+        assert isinstance(action, StartChild)
+        assert supervision.handle(BecameReady(name=action.name), now=0.1) == []
     return supervision
 
 
@@ -78,12 +80,23 @@ def test_children_wait_for_their_own_turn(supervision: Supervision) -> None:
 def test_wrong_settings_at_the_first_start_end_everything(supervision: Supervision, status: int) -> None:
     supervision.start(now=0.0)
     assert supervision.handle(ChildExited(name="w1", status=status), now=1.0) == [
-        SignalChild(name="gateway", signal=SIGTERM)
+        AnnounceFailure(name="w1", status=status),
+        SignalChild(name="gateway", signal=SIGTERM),
     ]
     assert supervision.handle(ChildExited(name="gateway", status=0), now=1.1) == [
         SignalChild(name="w0", signal=SIGTERM)
     ]
     assert supervision.handle(ChildExited(name="w0", status=0), now=1.2) == [Finish(status=status)]
+
+
+def test_wrong_settings_end_the_start_whoever_was_ready_before(supervision: Supervision) -> None:
+    supervision.start(now=0.0)
+    supervision.handle(BecameReady(name="w0"), now=1.0)
+    supervision.handle(BecameReady(name="gateway"), now=1.5)
+    assert supervision.handle(ChildExited(name="w1", status=1), now=9.0) == [
+        AnnounceFailure(name="w1", status=1),
+        SignalChild(name="gateway", signal=SIGTERM),
+    ]
 
 
 def test_a_device_that_fails_at_the_first_start_may_recover(supervision: Supervision) -> None:
