@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
-from asr_cli.output import abandon_output, flush_output
+from asr_cli.output import abandon_output, flush_output, open_closed_streams
 from asr_cli.usage import UsageError
 from shared.errors import AsrError, ConfigError
 from shared.extras import missing_package
@@ -25,6 +25,7 @@ COMMANDS: Final = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage, 141 nobody reads what it prints."""
+    open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return run_command(words)
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_command(words: Sequence[str]) -> int:
     """Run one command, see that all it printed has come out, and return its exit status."""
-    args = make_parser(words[0] if words else "").parse_args(words)
+    try:
+        args = make_parser(words[0] if words else "").parse_args(words)
+    except SystemExit:  # after --help, say
+        flush_output()
+        raise
     status = int(args.run(args))
     flush_output()
     return status

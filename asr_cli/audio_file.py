@@ -24,7 +24,9 @@ _UNKNOWN_FRAMES: Final = 1 << 60
 STANDARD_INPUT: Final = Path("-")
 """The path that stands for it, to libsndfile as well."""
 _STANDARD_INPUT_FD: Final = 0
-_PIPES: Final = "Of what comes through a pipe WAV, Ogg and MP3 can be read; with --post FLAC can, too"
+_THROUGH_PIPES: Final = frozenset({"WAV", "WAVEX", "W64", "AIFF", "AU", "OGG", "MP3"})
+"""What libsndfile reads right where it cannot go back. Of a CAF it finds nothing there, of an RF64 the wrong samples."""
+_PIPES: Final = "Of what comes through a pipe WAV, AIFF, AU, Ogg and MP3 can be read; with --post FLAC and others can, too"
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -66,6 +68,9 @@ class AudioFile:
         self._copy = _copied(path) if keep and is_pipe else None
         self._comes_once = is_pipe and self._copy is None
         self._file: Any = self._open()
+        if self._comes_once and self._file.format not in _THROUGH_PIPES:
+            message = f"{shown(path)}: {self._file.format} cannot be read from front to back. {_PIPES}"
+            raise UsageError(message)
         is_known = 0 < self._file.frames < _UNKNOWN_FRAMES
         self.duration_s: float | None = self._file.frames / self._file.samplerate if is_known else None
         """None if the header does not tell; counted once all pieces were read."""

@@ -9,6 +9,19 @@ from pathlib import Path
 from asr_cli.usage import UsageError
 
 
+def open_closed_streams() -> None:
+    """Open what was closed when we were started (``>&-``): Python has None there, and a file of ours took its number.
+
+    As gnulib's stdopen does it: of what is read or written in vain the system says so. Complaints have no place to go.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), "r")
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
 @contextmanager
 def printing() -> Iterator[None]:
     """Print in here what must not be lost in silence.

@@ -13,9 +13,12 @@ import soundfile
 from asr_cli.__main__ import COMMANDS, main
 from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import encode_audio, session_url
+from asr_cli.serve import demo_config
 from asr_cli.transcript import TimedWord
 from asr_cli.transcript_output import LiveWords, StatusLine, render_json, render_text
 from asr_cli.usage import UsageError
+
+DEMO = demo_config()
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -55,6 +58,25 @@ def test_what_the_user_did_wrong_is_said_without_a_traceback(
 ) -> None:
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status", "out", "err"),
+    [
+        (">&-", ["--help"], 1, "", "asr: standard output: cannot be written: Bad file descriptor\n"),
+        (">&-", ["validate", "FILE"], 1, "", "asr: standard output: cannot be written: Bad file descriptor\n"),
+        ("2>&-", ["validate", "/no/such/file"], 1, "", ""),
+        (">&- 2>&-", ["validate", "FILE"], 1, "", ""),
+        ("<&- >&- 2>&-", ["transcribe", "-"], 1, "", ""),
+    ],
+)
+def test_a_stream_that_was_closed_before_the_start_is_as_one_that_cannot_be_used(
+    *, closed: str, arguments: list[str], status: int, out: str, err: str
+) -> None:
+    words = [str(DEMO) if word == "FILE" else word for word in arguments]
+    command = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-m", "asr_cli", *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, out, err)
 
 
 @pytest.mark.parametrize("rtf", ["0", "-1", "nan", "inf", "fast"])

@@ -107,22 +107,21 @@ def test_a_file_that_has_gone_when_its_turn_comes_is_named(tmp_path: Path) -> No
         audio.body()
 
 
-@pytest.mark.parametrize("ending", ["wav", "mp3", "ogg"])
+@pytest.mark.parametrize("ending", ["wav", "w64", "aiff", "au", "mp3", "ogg"])
 def test_audio_that_comes_through_a_pipe_is_read(ending: str, tmp_path: Path) -> None:
     with through_a_pipe(write_audio(tmp_path / f"a.{ending}").read_bytes()) as path:
         assert sum(map(len, AudioFile(path).pieces())) >= 2400
 
 
-def test_a_flac_that_comes_through_a_pipe_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    data = write_audio(tmp_path / "a.flac").read_bytes()
-    with (
-        through_a_pipe(data) as path,
-        pytest.raises(UsageError, match=r"Of what comes through a pipe .* can be read; with --post FLAC can, too"),
-    ):
+@pytest.mark.parametrize("ending", ["flac", "caf", "rf64", "voc"])
+def test_what_cannot_be_read_through_a_pipe_is_refused_with_a_way_out(ending: str, tmp_path: Path) -> None:
+    data = write_audio(tmp_path / f"a.{ending}").read_bytes()
+    way_out = r"Of what comes through a pipe .* can be read; with --post FLAC and others can, too"
+    with through_a_pipe(data) as path, pytest.raises(UsageError, match=way_out):
         AudioFile(path)
 
 
-@pytest.mark.parametrize("ending", ["wav", "flac"])
+@pytest.mark.parametrize("ending", ["wav", "flac", "caf"])
 def test_what_comes_through_a_pipe_is_posted_from_its_first_byte(ending: str, tmp_path: Path) -> None:
     data = write_audio(tmp_path / f"a.{ending}").read_bytes()
     with through_a_pipe(data) as path:
