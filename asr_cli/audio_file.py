@@ -25,8 +25,8 @@ STANDARD_INPUT: Final = Path("-")
 """The path that stands for it, to libsndfile as well."""
 _STANDARD_INPUT_FD: Final = 0
 _THROUGH_PIPES: Final = frozenset({"WAV", "WAVEX", "W64", "AIFF", "AU", "OGG", "MP3"})
-"""What libsndfile reads right where it cannot go back. Of a CAF it finds nothing there, of an RF64 the wrong samples."""
-_PIPES: Final = "Of what comes through a pipe WAV, AIFF, AU, Ogg and MP3 can be read; with --post FLAC and others can, too"
+"""What libsndfile reads right where it cannot go back. Of a CAF it finds nothing, of an RF64 wrong samples."""
+_PIPES: Final = "Of what comes through a pipe WAV, AIFF, AU, Ogg and MP3 can be read; with --post FLAC and others, too"
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]

@@ -1,7 +1,6 @@
 """One live session as a client: audio out, messages in, over the WebSocket protocol of the README."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_cli.audio_file import AudioFile
+from asr_cli.messages import excerpt, from_answer, from_packet
 from asr_cli.output import shown
 from asr_cli.usage import UsageError
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
@@ -148,18 +148,15 @@ async def receive_until(wanted: str, socket: aiohttp.ClientWebSocketResponse, on
     while True:
         packet = await socket.receive()
         if packet.type is not aiohttp.WSMsgType.BINARY:
-            message = f"the service closed the connection (code {socket.close_code}) before {wanted}"
-            raise UsageError(message)
-        fields = msgpack.unpackb(packet.data)
-        if fields["type"] == "Error":
-            message = f"the service says: {fields['message']}"
-            raise UsageError(message)
-        on_message(fields)
-        if fields["type"] == wanted:
+            complaint = f"the service closed the connection (code {socket.close_code}) before {wanted}"
+            raise UsageError(complaint)
+        message = from_packet(packet.data)
+        on_message(message)
+        if message["type"] == wanted:
             return
 
 
-async def transcribe_by_post(audio: AudioFile, service: Service) -> list[dict[str, Any]]:
+async def transcribe_by_post(audio: AudioFile, service: Service) -> list[Mapping[str, Any]]:
     """Send the file as it is and return the messages that came back.
 
     Raises:
@@ -173,12 +170,11 @@ async def transcribe_by_post(audio: AudioFile, service: Service) -> list[dict[st
             connection(service.file_silence_s) as http,
             http.post(url, data=body, headers=service.headers, timeout=timeout) as answer,
         ):
-            text = await answer.text()
-            if not answer.ok:
-                message = f"{shown(audio.path)}: the service answered {answer.status}: {text.strip() or answer.reason}"
-                raise UsageError(message)
-            messages: list[dict[str, Any]] = json.loads(text)
-            return messages
+            if answer.ok:
+                return from_answer(await answer.read())
+            reason = excerpt(await answer.text(errors="replace")) or answer.reason
+            message = f"{shown(audio.path)}: the service answered {answer.status}: {reason}"
+            raise UsageError(message)
 
 
 @asynccontextmanager

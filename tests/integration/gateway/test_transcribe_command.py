@@ -113,4 +113,6 @@ async def test_a_file_through_standard_input_gives_the_words(
 async def test_a_flac_through_standard_input_is_refused_with_a_way_out(transcribe: Transcribe, tmp_path: Path) -> None:
     status, out, err = await transcribe("-", stdin=(tmp_path / "a.flac").read_bytes())
     assert (status, out) == (1, "")
-    assert "Of what comes through a pipe WAV, AIFF, AU, Ogg and MP3 can be read; with --post FLAC and others can, too" in err
+    assert (
+        "Of what comes through a pipe WAV, AIFF, AU, Ogg and MP3 can be read; with --post FLAC and others, too" in err
+    )

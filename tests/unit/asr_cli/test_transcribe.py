@@ -116,7 +116,7 @@ def test_audio_that_comes_through_a_pipe_is_read(ending: str, tmp_path: Path) ->
 @pytest.mark.parametrize("ending", ["flac", "caf", "rf64", "voc"])
 def test_what_cannot_be_read_through_a_pipe_is_refused_with_a_way_out(ending: str, tmp_path: Path) -> None:
     data = write_audio(tmp_path / f"a.{ending}").read_bytes()
-    way_out = r"Of what comes through a pipe .* can be read; with --post FLAC and others can, too"
+    way_out = r"Of what comes through a pipe .* can be read; with --post FLAC and others, too"
     with through_a_pipe(data) as path, pytest.raises(UsageError, match=way_out):
         AudioFile(path)
 
