@@ -15,11 +15,11 @@ from shared.config import ModuleConfig, ServiceConfig
 from shared.config_file import load_config
 from shared.config_rules import access_problems
 from shared.errors import ConfigError
-from shared.hub import find, parse_reference
+from shared.hub import find, parse_reference, places
 from shared.settings import KEYS, chosen
 
-NO_FILE: Final = "there is no such file"
-NOT_FETCHED: Final = "not in the hub's cache on this machine; asr fetch --config FILE brings it"
+NO_FILE: Final = "there is no such file; looked for {places}"
+NOT_FETCHED: Final = "not in {places}; asr fetch --config FILE brings it"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -73,11 +73,17 @@ def missing_files(service: ServiceConfig) -> list[str]:
         ConfigError: there is a file of the hub, and huggingface_hub is not installed.
     """
     return [
-        f'[modules.{module.name}] {key} = "{reference}": {NOT_FETCHED if parse_reference(reference) else NO_FILE}'
+        f'[modules.{module.name}] {key} = "{reference}": {why_not_here(reference, service.source)}'
         for module in service.modules
         for key in ("lm_model_file", "text_tokenizer_file", "audio_tokenizer_file")
         if find(reference := getattr(module, key), service.source) is None
     ]
+
+
+def why_not_here(reference: str, source: Path) -> str:
+    """Say where the file that ``reference`` names was looked for in vain, and how it comes here."""
+    why = NOT_FETCHED if parse_reference(reference) else NO_FILE
+    return why.format(places=places(reference, source))
 
 
 def summary(module: ModuleConfig) -> str:

@@ -51,6 +51,21 @@ def locate(path: str, source: Path) -> Path:
     return plain if plain.is_absolute() or plain.exists() else source.parent / plain
 
 
+def places(reference: str, source: Path, *, cache: Path | None = None) -> str:
+    """Return where ``find`` looks for the file that ``reference`` names, in words.
+
+    Raises:
+        ConfigError: as ``find``.
+    """
+    if parse_reference(reference) is not None:
+        _require_hub(reference)
+        from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415 as below
+
+        return f"the hub's cache, {cache or HF_HUB_CACHE}"
+    beside = [Path(reference).absolute(), (source.parent / reference).absolute()]
+    return " and ".join(dict.fromkeys(map(str, beside)))
+
+
 def find(reference: str, source: Path, *, cache: Path | None = None) -> Path | None:
     """Return the file if it is on this machine, without any network; None if it is not.
 
@@ -89,8 +104,7 @@ def resolve(reference: str, source: Path, *, cache: Path | None = None) -> Path:
         return found
     wanted = parse_reference(reference)
     if wanted is None:
-        places = dict.fromkeys([Path(reference).absolute(), (source.parent / reference).absolute()])
-        message = f"{reference}: there is no such file; looked for {' and '.join(map(str, places))}"
+        message = f"{reference}: there is no such file; looked for {places(reference, source)}"
         raise CheckpointError(message)
     return download(reference, wanted, cache=cache)
 

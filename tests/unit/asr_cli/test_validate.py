@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from asr_cli.__main__ import main
-from asr_cli.validate import NOT_FETCHED
 
 
 def validate(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -83,14 +83,16 @@ def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: 
     (path.parent / "lm.safetensors").write_bytes(b"")
 
     assert validate(path, capsys=capsys)[0] == 0
+    no_file = f"there is no such file; looked for {Path('text.model').absolute()} and {path.parent / 'text.model'}"
+    not_fetched = f"not in the hub's cache, {HF_HUB_CACHE}; asr fetch --config FILE brings it"
     status, out, err = validate("--weights", path, capsys=capsys)
     of_the_hub = "hf://somebody/codec/mimi@125.safetensors"
     assert (status, out, err.splitlines()) == (
         1,
         "",
         [
-            f'error: {path}: [modules.asr] text_tokenizer_file = "text.model": there is no such file',
-            f'error: {path}: [modules.asr] audio_tokenizer_file = "{of_the_hub}": {NOT_FETCHED}',
+            f'error: {path}: [modules.asr] text_tokenizer_file = "text.model": {no_file}',
+            f'error: {path}: [modules.asr] audio_tokenizer_file = "{of_the_hub}": {not_fetched}',
         ],
     )
 
