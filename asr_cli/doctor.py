@@ -19,6 +19,7 @@ from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, probe_torch
 from shared.config import ModuleConfig
 from shared.config_file import load_config
 from shared.flavour import flavour
+from shared.number_formats import F16_RISK
 from shared.settings import CONFIG, add_options, chosen
 
 PACKAGES: Final = (
@@ -129,7 +130,10 @@ def kernel_line() -> str:
 
 
 def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], kv_cache: str | None = None) -> Iterator[str]:
-    """Yield how many slots of ``module`` fit, on each GPU or on the CPU. Memory only: speed is another matter."""
+    """Yield how many slots of ``module`` fit, on each GPU or on the CPU, and what is risky about its numbers there.
+
+    Memory only: speed is another matter.
+    """
     places = [(f"cuda:{i}", device.free_bytes, lm_dtype(device.capability)) for i, device in enumerate(devices)]
     for place, free_bytes, default_dtype in places or [("cpu", free_memory_bytes(), lm_dtype(None))]:
         dtype = module.dtype_override or default_dtype
@@ -139,3 +143,5 @@ def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], kv_cac
             f"{module.batch_size}; weights {need.weights / GB:.2f} GB, {need.per_slot / 1e6:.1f} MB for each slot, "
             f"{dtype}{f', caches in {kv_cache}' if kv_cache else ''})"
         )
+        if dtype == "f16":
+            yield F16_RISK

@@ -5,6 +5,7 @@ from typing import Final
 import torch
 
 from shared.errors import ConfigError
+from shared.number_formats import F16_RISK
 
 DTYPES: Final = {
     "bf16": torch.bfloat16,
@@ -65,7 +66,8 @@ def choose_dtype(device: torch.device, override: str | None) -> tuple[torch.dtyp
         if override not in DTYPES:
             msg = f"dtype_override is {override!r}; allowed are {', '.join(DTYPES)}"
             raise ConfigError(msg)
-        return DTYPES[override], []
+        dtype = DTYPES[override]
+        return dtype, [F16_RISK] if dtype == torch.float16 else []
     if device.type == "cpu":
         return torch.float32, []
     # The capability, not torch's is_bf16_supported: that says yes for devices that only emulate it.
@@ -79,4 +81,5 @@ def dtype_for_capability(capability: tuple[int, int]) -> tuple[torch.dtype, list
     dtype = torch.float16 if capability >= F16_CAPABILITY else torch.float32
     name = str(dtype).removeprefix("torch.")
     major, minor = capability
-    return dtype, [f"compute capability {major}.{minor} has no bfloat16 (it comes with 8.0): the model runs in {name}"]
+    why = f"compute capability {major}.{minor} has no bfloat16 (it comes with 8.0): the model runs in {name}"
+    return dtype, [why, F16_RISK] if dtype == torch.float16 else [why]

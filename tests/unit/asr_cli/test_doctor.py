@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from asr_cli.doctor import kernel_line
+from asr_cli.doctor import capacity_lines, kernel_line
+from asr_cli.serve import demo_config
+from asr_cli.torch_probe import CudaDevice
+from shared.config_file import load_config
+from shared.number_formats import F16_RISK
 
 
 def test_what_the_attention_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -15,3 +19,15 @@ def test_what_the_attention_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatc
     assert kernel_line() == "can be compiled"
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     assert kernel_line() == "lacks a C compiler (gcc): torch's slower attention runs"
+
+
+@pytest.mark.parametrize(("capability", "is_risky"), [((6, 1), False), ((7, 5), True), ((8, 0), False)])
+def test_numbers_that_may_overflow_on_an_old_device_are_warned_of(
+    *, capability: tuple[int, int], is_risky: bool
+) -> None:
+    (module,) = load_config(demo_config(), {}).service.modules
+    card = CudaDevice(name="a card", capability=capability, free_bytes=1 << 34, total_bytes=1 << 34)
+
+    lines = list(capacity_lines(module, (card,)))
+
+    assert lines[1:] == ([F16_RISK] if is_risky else [])

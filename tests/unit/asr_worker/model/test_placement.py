@@ -5,13 +5,14 @@ import torch
 
 from asr_worker.model.placement import choose_device, choose_dtype, dtype_for_capability
 from shared.errors import ConfigError
+from shared.number_formats import F16_RISK
 
 
 def test_the_cpu_is_float32_unless_told_otherwise() -> None:
     cpu = choose_device("cpu")
     assert choose_dtype(cpu, None) == (torch.float32, [])
     assert choose_dtype(cpu, "bf16") == (torch.bfloat16, [])
-    assert choose_dtype(cpu, "f16") == (torch.float16, [])
+    assert choose_dtype(cpu, "f16") == (torch.float16, [F16_RISK])
     assert choose_dtype(cpu, "f32") == (torch.float32, [])
 
 
@@ -56,4 +57,7 @@ def test_the_compute_capability_decides_the_dtype(capability: tuple[int, int], d
 
 def test_an_old_device_is_warned_of() -> None:
     _, warnings = dtype_for_capability((7, 5))
-    assert warnings == ["compute capability 7.5 has no bfloat16 (it comes with 8.0): the model runs in float16"]
+    assert warnings == [
+        "compute capability 7.5 has no bfloat16 (it comes with 8.0): the model runs in float16",
+        F16_RISK,
+    ]
