@@ -21,7 +21,7 @@ from asr_worker.model.device_step import DeviceStep
 from asr_worker.model.kv_cache import KV_FORMATS
 from asr_worker.model.lm import LanguageModel
 from asr_worker.model.mimi import LATENTS_PER_FRAME, MimiEncoder
-from asr_worker.model.needs import hidden_width, lm_needs, mimi_needs
+from asr_worker.model.needs import LM_PREFIX, MIMI_PREFIX, hidden_width, layer_problems, lm_needs, mimi_needs
 from asr_worker.model.placement import choose_device, choose_dtype
 from asr_worker.model.sampling import Sampler
 from asr_worker.model.step import TorchAsrModel
@@ -93,6 +93,8 @@ def load_model(
     lm, mimi = _build(module, hidden, dtype, torch.device("meta"))
     problems += problems_of(lm_header, _lm_needs(module, lm))
     problems += problems_of(mimi_header, mimi_needs(mimi))
+    problems += layer_problems(lm_header, LM_PREFIX, module.model.transformer.num_layers)
+    problems += layer_problems(mimi_header, MIMI_PREFIX, module.mimi.num_layers)
     if problems:
         raise CheckpointError(*problems)
     model = TorchAsrModel(

@@ -4,6 +4,7 @@ Source: model.md sections 3 and 9. A candle file and a PyTorch file differ in th
 are those that the Python package maps as well.
 """
 
+import re
 from collections.abc import Iterator
 
 from torch import Tensor
@@ -62,6 +63,20 @@ def mimi_needs(mimi: MimiEncoder) -> Iterator[Need]:
             ),
             put=lambda sums, usage, level=level: quantizer.put_codebook(level, sums, usage),
         )
+
+
+def layer_problems(header: Header, prefix: str, n_layers: int) -> list[str]:
+    """Return a problem if the file's transformer has more layers than the ``n_layers`` configured.
+
+    Other tensors that nobody needs are left alone, but a model that is cut short says nonsense without any complaint.
+    """
+    numbers = [
+        int(found[1]) for name in header.tensors if (found := re.match(rf"{re.escape(prefix)}\.layers\.(\d+)\.", name))
+    ]
+    found_layers = max(numbers, default=-1) + 1
+    if found_layers <= n_layers:
+        return []
+    return [f"{header.role} {header.path}: has {found_layers} layers of '{prefix}', num_layers is {n_layers}"]
 
 
 def hidden_width(config: TransformerConfig, header: Header) -> int:

@@ -75,6 +75,20 @@ def test_more_codebooks_than_the_file_has_are_missing(small: Any) -> None:
     ]
 
 
+def test_a_model_is_not_cut_short(small: Any) -> None:
+    files = small.files()
+    transformer = replace(small.module.model.transformer, num_layers=1)
+    fewer = replace(
+        small.module,
+        model=replace(small.module.model, transformer=transformer),
+        mimi=replace(small.module.mimi, num_layers=1),
+    )
+    assert problems(fewer, files) == [
+        f"lm_model_file {files.lm}: has 2 layers of 'transformer', num_layers is 1",
+        f"audio_tokenizer_file {files.mimi}: has 2 layers of 'encoder_transformer.transformer', num_layers is 1",
+    ]
+
+
 def test_heads_that_the_file_lacks_are_missing_and_heads_that_nobody_wants_are_ignored(small: Any) -> None:
     headless = replace(small.module, model=replace(small.module.model, extra_heads=None))
     found = problems(small.module, small.files(headless))
