@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, assert_never
 
-from asr_cli.readiness import is_ready, url, wait_until_ready
+from asr_cli.readiness import is_ready, url, wait_until_hung, wait_until_ready
 from asr_cli.supervision import (
     AnnounceFailure,
     AnnounceRestart,
     BecameReady,
     ChildExited,
+    ChildHung,
     Event,
     Finish,
     SignalChild,
@@ -138,16 +139,21 @@ class ProcessGroup:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self, name: str, child: asyncio.subprocess.Process) -> None:
-        readiness = asyncio.create_task(self._notice_readiness(name))
+        health = asyncio.create_task(self._watch_health(name))
         try:
             status = await child.wait()
         finally:
-            readiness.cancel()
+            health.cancel()
         self._events.put_nowait(ChildExited(name=name, status=status))
 
-    async def _notice_readiness(self, name: str) -> None:
+    async def _watch_health(self, name: str) -> None:
         await wait_until_ready(*self._places[name])
         self._events.put_nowait(BecameReady(name=name))
+        # A gateway that answers no stranger, for lack of descriptors say, may serve its sessions well.
+        if name != GATEWAY:
+            await wait_until_hung(*self._places[name])
+            self._terminal.say(f"{name} hangs: it has not answered for long, or its loop has stopped; killing it")
+            self._events.put_nowait(ChildHung(name=name))
 
     def _announce_when_ready(self) -> None:
         if self._announcer is None or self._announcer.done():

@@ -1,4 +1,4 @@
-"""Ask a service whether it can take a session. A bare GET, so that the supervisor needs no HTTP library."""
+"""Ask a process whether it can take a session, or hangs. A bare GET, so that the supervisor needs no HTTP library."""
 
 import asyncio
 from contextlib import suppress
@@ -7,6 +7,10 @@ from urllib.parse import urlencode
 
 POLL_S: Final = 0.1
 ANSWER_TIMEOUT_S: Final = 2.0
+
+LOOK_EVERY_S: Final = 10.0
+HUNG_AFTER_LOOKS: Final = 6
+"""So many in a row, and no clock: who stood still with the process, as on a machine that swaps, must not judge it."""
 
 
 async def wait_until_ready(host: str, port: int, *modules: str) -> None:
@@ -17,7 +21,18 @@ async def wait_until_ready(host: str, port: int, *modules: str) -> None:
 
 async def is_ready(host: str, port: int, *modules: str) -> bool:
     """Return whether ``/readyz`` answers 200 now: for each of ``modules``, or for any if none is named."""
-    path = "/readyz?" + urlencode([("module", name) for name in modules])
+    return await _is_ok(host, port, "/readyz?" + urlencode([("module", name) for name in modules]))
+
+
+async def wait_until_hung(host: str, port: int, *, look_every_s: float = LOOK_EVERY_S) -> None:
+    """Return when ``/healthz`` has long not answered 200, once it did."""
+    n_looks = 0
+    while n_looks < HUNG_AFTER_LOOKS:
+        await asyncio.sleep(look_every_s)
+        n_looks = 0 if await _is_ok(host, port, "/healthz") else n_looks + 1
+
+
+async def _is_ok(host: str, port: int, path: str) -> bool:
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             return await _get_status(host, port, path) == b"200"

@@ -3,6 +3,7 @@
 Each child goes round this circle until a stop is asked for:
 
     WAITING --due--> RUNNING --exited--> WAITING     after 1, 2, 4 ... 30 s; a long run starts at 1 s again
+                      '--hung: killed--^
 
 A stop goes in two phases, so that nobody loses a word: the gateway is asked first and finishes its sessions, and the
 workers are asked when it is gone. Each phase has a deadline, after which its processes are killed.
@@ -35,6 +36,13 @@ class ChildExited:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BecameReady:
     """A child says that it does its work: its settings are right."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildHung:
+    """A child lives and does nothing any more."""
 
     name: str
 
@@ -88,7 +96,7 @@ class Finish:
     status: int
 
 
-Event: TypeAlias = ChildExited | BecameReady | StopRequested | TimePassed
+Event: TypeAlias = ChildExited | BecameReady | ChildHung | StopRequested | TimePassed
 Action: TypeAlias = StartChild | SignalChild | AnnounceRestart | AnnounceFailure | Finish
 
 
@@ -138,6 +146,9 @@ class Supervision:
             case BecameReady(name=name):
                 self._children[name].has_been_ready = True
                 return []
+            case ChildHung(name=name):
+                # A worker: its gateway has given it up long ago. A stop would wait for the same loop.
+                return [SignalChild(name=name, signal=signal.SIGKILL)]
             case StopRequested():
                 return self._stop_requested(now)
             case TimePassed():

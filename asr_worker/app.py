@@ -72,6 +72,10 @@ class Process:
         """Return whether the worker admits sessions."""
         return self.loop is not None and self.loop.is_ready()
 
+    def is_stuck(self) -> bool:
+        """Return whether the worker will never step again. It is not while it loads, however long that takes."""
+        return self.loop is not None and self.loop.is_stuck()
+
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         """Handle a signal: drain; while the model still loads, just end."""
         if self.loop is None:
@@ -127,7 +131,7 @@ def run(settings: WorkerSettings) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_signals(process))
         if settings.metrics_port is not None:
-            status = Status(metrics=metrics.render, is_ready=process.is_ready)
+            status = Status(metrics=metrics.render, is_ready=process.is_ready, is_stuck=process.is_stuck)
             server = StatusServer(status, host=settings.metrics_host, port=settings.metrics_port)
             stack.enter_context(server)
             log.info(LISTENING_STARTED, metrics=f"http://{settings.metrics_host}:{server.port}/metrics")

@@ -45,6 +45,9 @@ MAX_MESSAGES_PER_TURN: Final = 1_024
 LAST_WORDS_S: Final = 0.5
 """How long gateways have to read why their sessions end."""
 
+STUCK_AFTER_S: Final = 60.0
+"""No step takes as long: a loop that has not turned meanwhile hangs, most likely in a driver."""
+
 MAX_WAIT_S: Final = 0.2
 """A signal is noticed at the latest after so long."""
 
@@ -131,6 +134,10 @@ class Loop:
     def is_ready(self) -> bool:
         """Return whether the loop turns and admits sessions. May be called from another thread."""
         return not self._pool.is_draining and self._clock() < self._last_turn_s + self._promise_s
+
+    def is_stuck(self) -> bool:
+        """Return whether the loop hangs for good. May be called from another thread."""
+        return self._clock() >= self._last_turn_s + STUCK_AFTER_S
 
     def run(self) -> None:
         """Serve until stopped.

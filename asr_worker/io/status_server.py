@@ -24,10 +24,11 @@ REQUEST_TIMEOUT_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What can be asked: the metrics as text, and whether a new session could be served."""
+    """What can be asked: the metrics as text, whether a new session could be served, and whether none ever will be."""
 
     metrics: Callable[[], bytes]
     is_ready: Callable[[], bool]
+    is_stuck: Callable[[], bool]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -38,6 +39,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         match self.path.partition("?")[0]:
             case "/metrics":
                 self._answer(HTTPStatus.OK, self.server.status.metrics(), CONTENT_TYPE)
+            case "/healthz" if self.server.status.is_stuck():
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"stuck\n")
             case "/healthz":
                 self._answer(HTTPStatus.OK, b"ok\n")
             case "/readyz" if self.server.status.is_ready():

@@ -7,6 +7,7 @@ from asr_cli.supervision import (
     AnnounceRestart,
     BecameReady,
     ChildExited,
+    ChildHung,
     Finish,
     SignalChild,
     StartChild,
@@ -56,6 +57,14 @@ def test_the_wait_doubles_up_to_thirty_seconds_and_never_ends(supervision: Super
         now += action.delay_s
         assert supervision.handle(TimePassed(), now=now) == [StartChild(name="w0")]
     assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+def test_a_child_that_hangs_is_killed_and_started_again(supervision: Supervision) -> None:
+    started(supervision)
+    assert supervision.handle(ChildHung(name="w0"), now=90.0) == [SignalChild(name="w0", signal=SIGKILL)]
+    assert supervision.handle(ChildExited(name="w0", status=-9), now=90.1) == [
+        AnnounceRestart(name="w0", status=-9, delay_s=1.0)
+    ]
 
 
 def test_a_long_run_makes_the_next_wait_short_again(supervision: Supervision) -> None:

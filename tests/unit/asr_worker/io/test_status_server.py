@@ -13,6 +13,7 @@ from shared.errors import ConfigError
 
 class Worker:
     is_ready = True
+    is_stuck = False
 
 
 @pytest.fixture
@@ -22,7 +23,11 @@ def worker() -> Worker:
 
 @pytest.fixture
 def server(worker: Worker) -> Iterator[StatusServer]:
-    status = Status(metrics=lambda: b"asr_worker_steps_total 3\n", is_ready=lambda: worker.is_ready)
+    status = Status(
+        metrics=lambda: b"asr_worker_steps_total 3\n",
+        is_ready=lambda: worker.is_ready,
+        is_stuck=lambda: worker.is_stuck,
+    )
     with StatusServer(status, host="127.0.0.1", port=0) as server:
         yield server
 
@@ -55,7 +60,7 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_an_ipv6_address_can_be_listened_on() -> None:
-    status = Status(metrics=lambda: b"", is_ready=lambda: True)
+    status = Status(metrics=lambda: b"", is_ready=lambda: True, is_stuck=lambda: False)
     with (
         StatusServer(status, host="::1", port=0) as server,
         socket.create_connection(("::1", server.port), timeout=10) as connection,
@@ -66,13 +71,20 @@ def test_an_ipv6_address_can_be_listened_on() -> None:
 
 def test_a_host_that_can_be_none_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on two\.\.dots:0: "):
-        StatusServer(Status(metrics=lambda: b"", is_ready=lambda: True), host="two..dots", port=0)
+        StatusServer(
+            Status(metrics=lambda: b"", is_ready=lambda: True, is_stuck=lambda: False), host="two..dots", port=0
+        )
 
 
 def test_healthz_and_readyz_are_told_apart(server: StatusServer, worker: Worker) -> None:
     assert [get(server, path)[0] for path in ("/healthz", "/readyz", "/else")] == [200, 200, 404]
     worker.is_ready = False
     assert [get(server, path)[0] for path in ("/healthz", "/readyz")] == [200, 503]
+
+
+def test_a_worker_that_hangs_for_good_is_not_healthy(server: StatusServer, worker: Worker) -> None:
+    worker.is_stuck = True
+    assert get(server, "/healthz")[:2] == (503, b"stuck\n")
 
 
 def test_more_connections_than_places_are_closed_unanswered(server: StatusServer) -> None:
@@ -87,7 +99,7 @@ def test_more_connections_than_places_are_closed_unanswered(server: StatusServer
 
 
 def test_who_sends_a_byte_now_and_then_keeps_no_place(worker: Worker) -> None:
-    status = Status(metrics=bytes, is_ready=lambda: worker.is_ready)
+    status = Status(metrics=bytes, is_ready=lambda: worker.is_ready, is_stuck=lambda: worker.is_stuck)
     with (
         StatusServer(status, host="127.0.0.1", port=0, timeout_s=0.2) as server,
         socket.create_connection(("127.0.0.1", server.port)) as slow,
@@ -108,6 +120,6 @@ def was_ended(connection: socket.socket) -> bool:
 
 
 def test_a_taken_port_is_named(server: StatusServer) -> None:
-    status = Status(metrics=bytes, is_ready=bool)
+    status = Status(metrics=bytes, is_ready=bool, is_stuck=bool)
     with pytest.raises(ConfigError, match=f"--metrics-port {server.port}: cannot listen on 127.0.0.1"):
         StatusServer(status, host="127.0.0.1", port=server.port)
