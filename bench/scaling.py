@@ -22,9 +22,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from asr_worker.app import load
 from asr_worker.config import read_settings
 from asr_worker.core.model import AsrModel, StepPlan
+from asr_worker.start import load
 from bench.capacity import with_slots
 from bench.clients import Load, Session, run_clients, steady_lags
 from bench.processes import PATH, cpu_s, service

@@ -6,14 +6,15 @@
 
 A worker counts as alive while its own loop says so in time (``Load``); what it announced is its deadline, and two and a
 half of them make it dead. Before it judges, the gateway looks at its own lag: who did not listen cannot say that
-nobody spoke. Actions are returned for the shell to perform in order.
+nobody spoke. What is to be done comes back as actions (``fleet_actions.py``), for the shell to perform in order.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
+from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, OpenSlot, RefuseSession, WorkerId
 from shared.config import GatewayConfig
 from shared.errors import AsrError, NoFreeSlotError, RestartingError, WorkerLostError
 from shared.liveness import Liveness
@@ -33,43 +34,6 @@ MAX_LAG_S: Final = 0.5
 
 _WORKER_LOST: Final = "the worker that held this session was lost; please open a new session"
 WORKER_RESTARTS: Final = "the worker of this session is restarting; please open a new session"
-
-WorkerId: TypeAlias = str
-"""How the gateway reaches a worker: its endpoint."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenSlot:
-    """Send the session's Open to the worker."""
-
-    session: SessionId
-    worker: WorkerId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefuseSession:
-    """Tell the client that there is no slot."""
-
-    session: SessionId
-    error: AsrError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndSession:
-    """The worker that held the session is gone."""
-
-    session: SessionId
-    error: AsrError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropWorker:
-    """The worker is dead: forget the connection and begin a new one."""
-
-    worker: WorkerId
-
-
-FleetAction: TypeAlias = OpenSlot | RefuseSession | EndSession | DropWorker
 
 
 @dataclass(slots=True, kw_only=True)

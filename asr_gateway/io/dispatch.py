@@ -26,16 +26,8 @@ from typing import Final, NoReturn
 
 import structlog
 
-from asr_gateway.core.fleet import (
-    WORKER_RESTARTS,
-    DropWorker,
-    EndSession,
-    Fleet,
-    FleetAction,
-    ModuleLoad,
-    OpenSlot,
-    RefuseSession,
-)
+from asr_gateway.core.fleet import WORKER_RESTARTS, Fleet, ModuleLoad
+from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, OpenSlot, RefuseSession
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.session import Session, SessionState

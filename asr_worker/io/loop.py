@@ -15,7 +15,7 @@ sign that the model steps, not that some thread lives.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -26,6 +26,7 @@ from asr_worker.core.naps import Naps
 from asr_worker.core.pool import Outgoing, Pool
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Delivery, Link, Refused
+from asr_worker.io.loop_metrics import Metrics
 from asr_worker.io.token_log import TokenLog
 from shared.errors import ModelFaultError, RestartingError
 from shared.log_events import (
@@ -50,40 +51,6 @@ STUCK_AFTER_S: Final = 60.0
 
 MAX_WAIT_S: Final = 0.2
 """A signal is noticed at the latest after so long."""
-
-
-class Metrics(Protocol):
-    """What the loop counts; see ``asr_worker/metrics.py``."""
-
-    def step_lagged(self, lag_s: float) -> None:
-        """Say how long the oldest frame of a step waited for it."""
-
-    def step_finished(self, duration_s: float, *, n_frames: int) -> None:
-        """Count one step."""
-
-    def slots_changed(self, *, used: int, free: int) -> None:
-        """Say how many slots are held."""
-
-    def gateways_changed(self, count: int) -> None:
-        """Say how many gateways are served."""
-
-    def words_recognised(self, count: int) -> None:
-        """Count words."""
-
-    def gap_found(self) -> None:
-        """Count a gap."""
-
-    def session_evicted(self, code: str) -> None:
-        """Count an eviction."""
-
-    def session_rejected(self, reason: str) -> None:
-        """Count a refusal."""
-
-    def link_message_refused(self) -> None:
-        """Count a malformed message."""
-
-    def result_dropped(self) -> None:
-        """Count a message that could not be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from numpy.typing import NDArray
 
-from asr_gateway.core.fleet import EndSession, Fleet, FleetAction, OpenSlot, RefuseSession
+from asr_gateway.core.fleet import Fleet
+from asr_gateway.core.fleet_actions import EndSession, FleetAction, OpenSlot, RefuseSession
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.outbound import Outbound
 from asr_gateway.core.session import Session, SessionState

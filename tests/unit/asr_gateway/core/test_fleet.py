@@ -1,16 +1,7 @@
 from random import Random
 
-from asr_gateway.core.fleet import (
-    ANSWER_S,
-    FIRST_LOAD_S,
-    DropWorker,
-    EndSession,
-    Fleet,
-    FleetAction,
-    ModuleLoad,
-    OpenSlot,
-    RefuseSession,
-)
+from asr_gateway.core.fleet import ANSWER_S, FIRST_LOAD_S, Fleet, ModuleLoad
+from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, OpenSlot, RefuseSession
 from shared.config import GatewayConfig
 from shared.messages import REJECT_DRAINING, REJECT_FULL, Load, SessionKind, Welcome
 from shared.units import SessionId

@@ -1,0 +1,44 @@
+"""What the fleet wants done: ``dispatch.py`` performs it, in order."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from shared.errors import AsrError
+from shared.units import SessionId
+
+WorkerId: TypeAlias = str
+"""How the gateway reaches a worker: its endpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSlot:
+    """Send the session's Open to the worker."""
+
+    session: SessionId
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseSession:
+    """Tell the client that there is no slot."""
+
+    session: SessionId
+    error: AsrError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSession:
+    """The worker that held the session is gone."""
+
+    session: SessionId
+    error: AsrError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropWorker:
+    """The worker is dead: forget the connection and begin a new one."""
+
+    worker: WorkerId
+
+
+FleetAction: TypeAlias = OpenSlot | RefuseSession | EndSession | DropWorker
