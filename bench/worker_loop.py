@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from asr_worker.core.admission import admit
 from asr_worker.core.arrivals import join_audio
 from asr_worker.core.handshake import Identity
-from asr_worker.core.pool import Outgoing, Pool
+from asr_worker.core.pool import Pool
+from asr_worker.core.sessions import Outgoing
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_speech import FakeSettings
 from bench.report import Report, median, quantile

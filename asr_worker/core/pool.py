@@ -9,57 +9,30 @@ Time is passed in. A step under way belongs to the leases that it was planned fo
 meanwhile get nothing of it. Everything that goes out is a pair of a gateway's routing id and a message.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_worker.core.admission import Admission
 from asr_worker.core.batch import Batch
-from asr_worker.core.gateways import MAX_GATEWAYS, Gateway, GatewayTable, OnceInAWhile
+from asr_worker.core.gateways import MAX_GATEWAYS, Gateway, GatewayTable
 from asr_worker.core.handshake import Identity, unwelcome, welcome, wrong_version
-from asr_worker.core.intake import take_audio
 from asr_worker.core.leases import Leases
 from asr_worker.core.load import StepTimes
 from asr_worker.core.model import ModelFacts, StepPlan, StepResult
 from asr_worker.core.results import Results
+from asr_worker.core.sessions import Outgoing, Sessions
 from shared.config import WorkerConfig
-from shared.errors import LinkError
-from shared.messages import (
-    REJECT_DRAINING,
-    REJECT_FULL,
-    REJECT_HELLO,
-    REJECT_RESUME,
-    AudioBlock,
-    Close,
-    Closed,
-    Evict,
-    Flush,
-    Heartbeat,
-    Hello,
-    Load,
-    Marker,
-    Open,
-    Ready,
-    Reject,
-    Reset,
-    SessionKind,
-    StepBlock,
-    ToGateway,
-    ToWorker,
-)
-from shared.units import Epoch, SessionId, SlotIndex
+from shared.messages import REJECT_HELLO, Hello, Load, Open, StepBlock, ToWorker
 
-Outgoing: TypeAlias = tuple[bytes, ToGateway]
-
-CODE_UNKNOWN_SESSION: Final = "unknown_session"
 CODE_GATEWAY_TIMEOUT: Final = "gateway_timeout"
 CODE_HELLO: Final = "hello"
 
 
 class Pool:
-    """Slots, sessions and gateways of one model."""
+    """Slots, sessions and gateways of one model; what is said about one session is told ``Sessions``."""
 
     def __init__(
         self,
@@ -77,28 +50,27 @@ class Pool:
         self._leases = Leases(facts=facts, window_frames=config.window_frames, detokenize=detokenize)
         generations = self._leases.allocator.generations
         self._batch = Batch(facts=facts, rows=self._leases.rows, rings=self._leases.rings, generations=generations)
+        self._sessions = Sessions(leases=self._leases, admission=admission)
         self._results = Results(facts=facts, leases=self._leases, batch=self._batch)
         self._step_times = StepTimes()
         self._gateways = GatewayTable(config.gateway_timeout_s)
-        self._unknown_told = OnceInAWhile(1.0)
-        self._is_draining = False
 
     # --- how it is -------------------------------------------------------------------------------------------
 
     @property
     def n_used(self) -> int:
         """Slots that sessions hold."""
-        return self._leases.allocator.n_used
+        return self._sessions.n_used
 
     @property
     def n_free(self) -> int:
         """Sessions that can still be opened."""
-        return self._admission.sessions - self.n_used
+        return self._sessions.n_free
 
     @property
     def is_draining(self) -> bool:
         """Whether no session is admitted any more."""
-        return self._is_draining
+        return self._sessions.is_draining
 
     @property
     def gateways(self) -> tuple[bytes, ...]:
@@ -109,8 +81,8 @@ class Pool:
         """Return how busy the worker is."""
         return Load(
             used=self.n_used,
-            free=0 if self._is_draining else self.n_free,
-            draining=self._is_draining,
+            free=0 if self.is_draining else self.n_free,
+            draining=self.is_draining,
             steps=self._results.steps,
             step_p50_ms=1e3 * self._step_times.percentile_s(50),
             step_p99_ms=1e3 * self._step_times.percentile_s(99),
@@ -162,7 +134,7 @@ class Pool:
 
     def drain(self) -> None:
         """Admit no session any more."""
-        self._is_draining = True
+        self._sessions.is_draining = True
 
     def next_deadline(self) -> float | None:
         """Return when the first gateway will have been silent for too long."""
@@ -181,20 +153,12 @@ class Pool:
 
     def evict_all(self, code: str, reason: str) -> list[Outgoing]:
         """End every session, giving ``code`` and ``reason``."""
-        return [out for gateway in self._gateways for out in self._evict_of(gateway, code, reason)]
+        return [out for gateway in self._gateways for out in self._sessions.evict_all_of(gateway, code, reason)]
 
     def _give_up(self, gateway: Gateway, reason: str) -> list[Outgoing]:
-        evicted = self._evict_of(gateway, CODE_GATEWAY_TIMEOUT, reason)
+        evicted = self._sessions.evict_all_of(gateway, CODE_GATEWAY_TIMEOUT, reason)
         self._gateways.leave(gateway)
         return evicted
-
-    def _evict_of(self, gateway: Gateway, code: str, reason: str) -> list[Outgoing]:
-        return [out for slot in tuple(gateway.slots.values()) for out in self._evict(gateway, slot, code, reason)]
-
-    def _evict(self, gateway: Gateway, slot: SlotIndex, code: str, reason: str) -> list[Outgoing]:
-        session, epoch = self._leases.session_of(slot), self._leases.epoch_of(slot)
-        self._leases.end(gateway, slot)
-        return [(gateway.routing_id, Evict(session=session, epoch=epoch, code=code, reason=reason))]
 
     # --- messages ---------------------------------------------------------------------------------------------
 
@@ -206,20 +170,7 @@ class Pool:
         if gateway is None:
             return self._stranger(routing_id, message, now)
         self._gateways.heard_from(gateway, now)
-        return self._handle_known(gateway, message, now)
-
-    def _handle_known(self, gateway: Gateway, message: ToWorker, now: float) -> list[Outgoing]:
-        match message:
-            case Open():
-                return self._open(gateway, message)
-            case AudioBlock():
-                return self._audio(gateway, message, now)
-            case Marker() | Flush() | Reset():
-                return self._item(gateway, message, now)
-            case Close():
-                return self._close(gateway, message)
-            case Heartbeat() | Hello():
-                return []
+        return self._sessions.handle(gateway, message, now)
 
     def _hello(self, routing_id: bytes, message: Hello, now: float) -> list[Outgoing]:
         refusal = wrong_version(message.version)
@@ -228,7 +179,7 @@ class Pool:
         gateway = self._gateways.get(routing_id)
         # Hellos stop with the first Welcome, and one connection keeps the order: a Hello behind an Open means that
         # the gateway had given this worker up and has begun anew. Its sessions have ended there.
-        evicted = self._evict_of(gateway, CODE_HELLO, "the gateway began anew") if gateway else []
+        evicted = self._sessions.evict_all_of(gateway, CODE_HELLO, "the gateway began anew") if gateway else []
         return evicted + self._welcome(routing_id, now)
 
     def _stranger(self, routing_id: bytes, message: ToWorker, now: float) -> list[Outgoing]:
@@ -238,75 +189,11 @@ class Pool:
         if gateway is None:
             return answer
         if isinstance(message, Open):
-            return [*answer, self._reject(gateway, message, REJECT_HELLO)]
-        return answer + self._handle_known(gateway, message, now)
+            return [*answer, self._sessions.reject(gateway, message, REJECT_HELLO)]
+        return answer + self._sessions.handle(gateway, message, now)
 
     def _welcome(self, routing_id: bytes, now: float) -> list[Outgoing]:
         if self._gateways.enter(routing_id, now) is None:
             return [(routing_id, unwelcome(f"this worker serves {MAX_GATEWAYS} gateways already"))]
         window_frames, n_sessions = self._config.window_frames, self._admission.sessions
         return [(routing_id, welcome(self._facts, self._identity, n_sessions=n_sessions, window_frames=window_frames))]
-
-    def _open(self, gateway: Gateway, message: Open) -> list[Outgoing]:
-        held = gateway.slots.get(message.session)
-        if held is not None:
-            epoch = self._leases.epoch_of(held)
-            if message.epoch < epoch:
-                return []
-            if message.epoch == epoch:
-                return self._evict(gateway, held, LinkError.code, f"epoch {epoch} of the session is open already")
-            self._leases.end(gateway, held)
-        reason = self._refusal(message)
-        slot = None if reason else self._leases.open(gateway, message)
-        if slot is None:
-            return [self._reject(gateway, message, reason or REJECT_FULL)]
-        return [(gateway.routing_id, Ready(session=message.session, epoch=message.epoch, slot=slot))]
-
-    def _refusal(self, message: Open) -> str:
-        """Return why ``message`` cannot be granted whatever slots are free; empty if nothing speaks against it."""
-        if self._is_draining:
-            return REJECT_DRAINING
-        if message.resume is not None:
-            return REJECT_RESUME
-        is_one_too_many = message.kind is SessionKind.FILE and self._leases.n_files >= self._admission.files
-        return REJECT_FULL if is_one_too_many or not self.n_free else ""
-
-    def _reject(self, gateway: Gateway, message: Open, reason: str) -> Outgoing:
-        reject = Reject(session=message.session, epoch=message.epoch, reason=reason, free=self.n_free)
-        return gateway.routing_id, reject
-
-    def _close(self, gateway: Gateway, message: Close) -> list[Outgoing]:
-        slot = gateway.slots.get(message.session)
-        if slot is not None and self._leases.epoch_of(slot) <= message.epoch:
-            self._leases.end(gateway, slot)
-        return [(gateway.routing_id, Closed(session=message.session, epoch=message.epoch))]
-
-    def _item(self, gateway: Gateway, message: Marker | Flush | Reset, now: float) -> list[Outgoing]:
-        slot = gateway.slots.get(message.session)
-        if slot is None or message.epoch > self._leases.epoch_of(slot):
-            return self._unknown(gateway, [(message.session, message.epoch)], now)
-        if message.epoch < self._leases.epoch_of(slot):
-            return []
-        if isinstance(message, Reset) and message.restart:
-            self._leases.restart(slot, message.frame)
-            return [(gateway.routing_id, Ready(session=message.session, epoch=message.epoch, slot=slot))]
-        try:
-            self._leases.push(slot, message)
-        except LinkError as error:
-            return self._evict(gateway, slot, error.code, str(error))
-        return []
-
-    def _audio(self, gateway: Gateway, block: AudioBlock, now: float) -> list[Outgoing]:
-        taken = take_audio(gateway=gateway, block=block, rows=self._leases.rows, rings=self._leases.rings, now=now)
-        out = self._unknown(gateway, taken.unknown, now)
-        for fault in taken.faults:
-            out += self._evict(gateway, fault.slot, fault.code, fault.reason)
-        return out
-
-    def _unknown(self, gateway: Gateway, routes: Iterable[tuple[SessionId, Epoch]], now: float) -> list[Outgoing]:
-        reason = "the worker holds no such session"
-        return [
-            (gateway.routing_id, Evict(session=session, epoch=epoch, code=CODE_UNKNOWN_SESSION, reason=reason))
-            for session, epoch in routes
-            if self._unknown_told.allows((gateway.number, session, epoch), now)
-        ]

@@ -23,7 +23,8 @@ from asr_worker.core.arrivals import join_audio
 from asr_worker.core.load import LoadSchedule
 from asr_worker.core.model import AsrModel, StepPlan, StepResult
 from asr_worker.core.naps import Naps
-from asr_worker.core.pool import Outgoing, Pool
+from asr_worker.core.pool import Pool
+from asr_worker.core.sessions import Outgoing
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Delivery, Link, Refused
 from asr_worker.io.loop_metrics import Metrics

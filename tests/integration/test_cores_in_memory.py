@@ -25,7 +25,8 @@ from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.outbound import Outbound
 from asr_gateway.core.session import Session, SessionState
 from asr_worker.core.admission import admit
-from asr_worker.core.pool import Identity, Pool
+from asr_worker.core.handshake import Identity
+from asr_worker.core.pool import Pool
 from asr_worker.core.words import WordSaid
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_oracle import FakeTranscript

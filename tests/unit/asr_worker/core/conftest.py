@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from asr_worker.core.admission import admit
 from asr_worker.core.handshake import Identity
 from asr_worker.core.model import StepPlan
-from asr_worker.core.pool import Outgoing, Pool
+from asr_worker.core.pool import Pool
+from asr_worker.core.sessions import Outgoing
 from asr_worker.core.words import WordEnded, WordEvent, WordSaid
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_speech import FakeSettings
