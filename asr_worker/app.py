@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"asr-worker: {error}", file=sys.stderr)  # noqa: T201  (the terminal is where a command complains)
         return EXIT_MODEL_FAULT
     except AsrError as error:
-        print(f"asr-worker: {error}", file=sys.stderr)  # noqa: T201  (as above)
+        print("\n".join(f"asr-worker: {line}" for line in str(error).splitlines()), file=sys.stderr)  # noqa: T201  (as above)
         return EXIT_WRONG_SETTINGS
     except UnexpectedError:
         return EXIT_UNEXPECTED

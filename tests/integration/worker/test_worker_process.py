@@ -91,6 +91,8 @@ def test_a_failed_device_ends_the_process_with_70_and_every_session_is_told(
         (["--bind", "tcp://127.0.0.1:0", "--config", "gone.toml"], "gone.toml: cannot be read: No such file"),
         (["--bind", "tcp://127.0.0.1:0", "--model", "real"], '--model real: must be "fake"'),
         (["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--fake-delay", "1"], "delay_frames of the fake model"),
+        (["--bind", "x", "--threads", "0"], "asr-worker: --threads 0: must be an integer from 1 to"),
+        (["--threads", "0", "--seed", "x"], "asr-worker: --seed x: must be an integer"),
         (
             ["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--window-frames", "5000"],
             "--window-frames 5000: must be an integer from 1 to 4096",
