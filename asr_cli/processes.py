@@ -162,10 +162,14 @@ class ProcessGroup:
     async def _announce(self) -> None:
         place = self._places[GATEWAY]
         await wait_until_ready(*place)
-        missing = [name for name in self._modules if not await is_ready(*place, name)]
-        if missing:
-            self._terminal.say(f"{url(*place)} takes sessions; no worker is ready yet for {', '.join(missing)}")
-            await wait_until_ready(*place, *self._modules)
+        workers = {name: its for name, its in self._places.items() if name != GATEWAY}
+        missing = [name for name, its in workers.items() if not await is_ready(*its)]
+        # If none is ready, the gateway has not noticed yet that the last one went.
+        if 0 < len(missing) < len(workers):
+            self._terminal.say(f"{url(*place)} takes sessions; not ready yet: {', '.join(missing)}")
+        for its in workers.values():
+            await wait_until_ready(*its)
+        await wait_until_ready(*place, *self._modules)
         self._terminal.say(f"ready: {self._title} on {url(*place)} - Ctrl-C stops it")
 
     async def _end(self) -> None:

@@ -55,6 +55,23 @@ async def test_a_worker_that_is_killed_comes_back(service: Any, connect: Callabl
         await client.until("Flushed")
 
 
+def test_the_terminal_is_told_which_worker_is_missing_and_when_all_are_there(start_service: Callable[..., Any]) -> None:
+    service = start_service("--model", "fake", "--workers", "2")
+    ready = f"asr: ready: the fake model, 2 workers on cpu, on {service.url} - Ctrl-C stops it"
+    service.wait_until(lambda: ready in service.output())
+    (worker,) = [
+        one for one in service.children() if "asr_worker" in one.cmdline() and "worker-1" in str(one.cmdline())
+    ]
+    worker.kill()
+    service.wait_until(lambda: service.output().count(ready) == 2)
+    said = [line for line in service.output().splitlines() if line.startswith("asr: ")]
+    assert said[-3:] == [
+        "asr: worker-1 was ended by SIGKILL; starting it again in 1 s",
+        f"asr: {service.url} takes sessions; not ready yet: worker-1",
+        ready,
+    ]
+
+
 def test_children_die_with_a_supervisor_that_is_killed(start_service: Callable[..., Any]) -> None:
     service = start_service("--model", "fake")
     service.wait_for({200})
