@@ -129,7 +129,12 @@ def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace
     name = shown(audio.path.name)
     view: View = LiveWords(sys.stdout) if live else StatusLine(sys.stderr, name=name, duration_s=audio.duration_s)
     started_at = time.monotonic()
-    messages = asyncio.run(receive_messages(audio, service, args, view))
+    try:
+        messages = asyncio.run(receive_messages(audio, service, args, view))
+    except UsageError:
+        with printing():
+            view.break_off()
+        raise
     with printing():
         view.end(time.monotonic() - started_at)
     if live:

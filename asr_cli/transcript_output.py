@@ -22,6 +22,9 @@ class View(Protocol):
     def end(self, elapsed_s: float) -> None:
         """Say that it is complete, and how long it took."""
 
+    def break_off(self) -> None:
+        """Make room for what went wrong: it begins a line of its own."""
+
 
 class LiveWords:
     """Prints each word as it comes."""
@@ -41,6 +44,12 @@ class LiveWords:
         """End the line."""
         self._stream.write("\n")
 
+    def break_off(self) -> None:
+        """End the line, if there is one."""
+        if self._gap:
+            self._stream.write("\n")
+            self._stream.flush()
+
 
 class StatusLine:
     """One line on a terminal that says how far it is, and the last words; nothing where there is no terminal.
@@ -54,6 +63,7 @@ class StatusLine:
         self._duration_s = duration_s
         self._processed_s = 0.0
         self._words: list[str] = []
+        self._is_drawn = False
 
     def show(self, message: Mapping[str, Any]) -> None:
         """Draw the line again if the message changes it."""
@@ -80,8 +90,15 @@ class StatusLine:
         if self._stream.isatty():
             self._stream.write("\n")
 
+    def break_off(self) -> None:
+        """Leave the line as it is."""
+        if self._stream.isatty() and self._is_drawn:
+            self._stream.write("\n")
+            self._stream.flush()
+
     def _draw(self, line: str) -> None:
         if self._stream.isatty():
+            self._is_drawn = True
             # Back to the first column, the line, and clear what an older one left behind.
             self._stream.write(f"\r{line[:STATUS_CHARS]}\x1b[K")
             self._stream.flush()

@@ -233,6 +233,15 @@ def test_words_are_printed_as_they_come() -> None:
     assert stream.getvalue() == "one two\n"
 
 
+def test_what_goes_wrong_amid_the_words_begins_a_line_of_its_own() -> None:
+    for kind, shown in (("Step", ""), ("Word", "one\n")):
+        stream = io.StringIO()
+        view = LiveWords(stream)
+        view.show({"type": kind, "text": "one", "start_time": 0.0, "step_idx": 1})
+        view.break_off()
+        assert stream.getvalue() == shown
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -245,6 +254,16 @@ def test_a_terminal_shows_how_far_it_is() -> None:
     view.show({"type": "Step", "step_idx": 13, "prs": [], "buffered_pcm": 0})
     view.end(0.5)
     assert stream.getvalue() == ("\ra.wav   0% one\x1b[K\ra.wav  52% one\x1b[K\ra.wav: 2.0 s of audio in 0.5 s\x1b[K\n")
+
+
+def test_what_goes_wrong_begins_a_line_of_its_own_on_a_terminal_too() -> None:
+    stream = Terminal()
+    view = StatusLine(stream, name="a.wav", duration_s=2.0)
+    view.break_off()
+    assert stream.getvalue() == ""
+    view.show({"type": "Word", "text": "one", "start_time": 0.0})
+    view.break_off()
+    assert stream.getvalue() == "\ra.wav   0% one\x1b[K\n"
 
 
 def test_of_audio_of_unknown_length_a_terminal_shows_the_seconds() -> None:
