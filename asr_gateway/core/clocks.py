@@ -3,7 +3,11 @@
     heard        anything arrived, pongs included     silent for 20 s:  the peer is gone
     understood   a well-formed message arrived        idle for 120 s:   nobody needs this session
     sent         something was sent                   10 s ago:         ping
+    heard        as above                             10 s ago:         ping
     output full  the client does not read             for 15 s:         too slow
+
+Output alone does not spare a client the ping: who has sent all its audio and reads the words that come of it says
+nothing of its own accord, and only a pong tells it from one that is gone.
 
 The first two stand still while the server itself has paused reading, the second also while the client waits for an
 answer that it was promised. While the server as a whole stood still, nothing a client did or left was noticed: none of
@@ -49,7 +53,7 @@ class ClockLimits:
 class ClientClocks:
     """The clocks of one client."""
 
-    __slots__ = ("_full_since", "_limits", "_paused_at", "heard_at", "sent_at", "understood_at")
+    __slots__ = ("_full_since", "_limits", "_paused_at", "_pinged_at", "heard_at", "sent_at", "understood_at")
 
     def __init__(self, limits: ClockLimits, now: float) -> None:
         self._limits = limits
@@ -57,6 +61,7 @@ class ClientClocks:
         self.heard_at = now
         self.understood_at = now
         self.sent_at = now
+        self._pinged_at = now
         self._paused_at: float | None = None
         self._full_since: float | None = None
 
@@ -114,7 +119,8 @@ class ClientClocks:
                 return Verdict.SILENT
             if now - self.understood_at >= limits.idle_s:
                 return Verdict.IDLE
-        if now - self.sent_at >= limits.ping_after_s:
-            self.sent_at = now
+        is_unheard = self._paused_at is None and now - max(self.heard_at, self._pinged_at) >= limits.ping_after_s
+        if is_unheard or now - self.sent_at >= limits.ping_after_s:
+            self.sent_at = self._pinged_at = now
             return Verdict.PING
         return Verdict.NOTHING

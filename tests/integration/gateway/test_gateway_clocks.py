@@ -54,6 +54,19 @@ async def test_a_client_that_waits_for_its_marker_is_not_idle(rig: Any, shared_w
                 await client.receive()
 
 
+async def test_a_client_that_has_sent_all_and_reads_for_long_is_not_silent(rig: Any) -> None:
+    worker = rig.worker("--fake-step-ms", "20")
+    pcm = rig.noise(120)  # 2.4 s of steps
+    async with (
+        rig.gateway(worker.endpoint, ping_after_s=0.2, silent_client_s=0.6) as gateway,
+        gateway.ready_client() as client,
+    ):
+        await client.speak(pcm)
+        await client.send("Flush")
+        messages = await client.until("Flushed")
+    assert rig.words_of(messages) == rig.expected_words(pcm, flush=True)
+
+
 async def test_a_client_that_does_not_read_is_closed_and_hurts_nobody(rig: Any, shared_worker: Any) -> None:
     limits = {"slow_consumer_s": 0.5, "output_buffer_bytes": 4_096}
     async with rig.gateway(shared_worker.endpoint, **limits) as gateway, gateway.ready_client() as neighbour:

@@ -21,9 +21,10 @@ def test_ten_seconds_without_output_call_for_a_ping_and_then_ten_more() -> None:
     ]
 
 
-def test_output_puts_the_ping_off() -> None:
+def test_output_puts_the_ping_off_for_a_client_that_speaks() -> None:
     clock = clocks()
     clock.sent(8.0)
+    clock.heard(9.0)
 
     assert clock.check(17.9, is_busy=False) is Verdict.NOTHING
     assert clock.check(18.0, is_busy=False) is Verdict.PING
@@ -31,10 +32,23 @@ def test_output_puts_the_ping_off() -> None:
 
 def test_twenty_seconds_of_silence_end_a_client() -> None:
     clock = clocks()
-    clock.sent(15.0)
+    assert clock.check(15.0, is_busy=False) is Verdict.PING
 
     assert clock.check(19.9, is_busy=False) is Verdict.NOTHING
     assert clock.check(20.0, is_busy=False) is Verdict.SILENT
+
+
+def test_a_client_that_only_reads_what_comes_of_its_audio_is_pinged_before_it_counts_as_silent() -> None:
+    clock = clocks()
+    verdicts = []
+    for now in range(1, 61):
+        clock.sent(now)
+        verdicts.append(clock.check(now, is_busy=True))
+        if verdicts[-1] is Verdict.PING:
+            clock.heard(now + 0.1)
+
+    assert verdicts.count(Verdict.PING) == 5
+    assert set(verdicts) == {Verdict.PING, Verdict.NOTHING}
 
 
 def test_a_pong_is_a_sign_of_life_but_no_message() -> None:
@@ -77,8 +91,8 @@ def test_the_clocks_stand_still_while_the_server_does_not_read() -> None:
 
     assert clock.check(1000.0, is_busy=False) is Verdict.NOTHING
     clock.resume(1000.0)
+    assert clock.check(1000.1, is_busy=False) is Verdict.PING
     assert clock.check(1009.9, is_busy=False) is Verdict.NOTHING
-    clock.sent(1009.9)
     assert clock.check(1010.0, is_busy=False) is Verdict.SILENT
 
 
@@ -87,7 +101,7 @@ def test_pausing_twice_counts_from_the_first_time() -> None:
     clock.pause(5.0)
     clock.pause(50.0)
     clock.resume(100.0)
-    clock.sent(110.0)
+    assert clock.check(110.0, is_busy=False) is Verdict.PING
 
     assert clock.check(114.9, is_busy=False) is Verdict.NOTHING
     assert clock.check(115.0, is_busy=False) is Verdict.SILENT
@@ -143,7 +157,7 @@ def test_a_stall_while_reading_was_paused_is_not_excused_twice() -> None:
     clock.pause(1.0)
     clock.excuse(60.0, 61.0)
     clock.resume(61.0)
-    clock.sent(79.0)
+    assert clock.check(79.0, is_busy=False) is Verdict.PING
 
     assert clock.check(79.9, is_busy=False) is Verdict.NOTHING
     assert clock.check(80.0, is_busy=False) is Verdict.SILENT
