@@ -60,6 +60,7 @@ _LONG: Final = "ː"
 _KINDS: Final = (0.5, 0.3, 0.2, 0.0)
 """Shares of phrases of known words, mixed ones and foreign ones; it speaks no other language here."""
 _TELLINGS: Final = 6
+_MOST_FAILURES: Final = 20
 
 
 class Kokoro:
@@ -77,6 +78,9 @@ class Kokoro:
         names = sorted(self._styles)
         self._heard = [name for name in names if name not in HELD_OUT_VOICES]
         self._english = [name for name in self._heard if name[0] in "ab"]
+        if not self._english:
+            message = f"{folder / 'voices'}: no English voice (a*.bin, b*.bin) that training may hear"
+            raise ConfigError(message)
 
     def speak(self, words: Sequence[str], rng: random.Random, *, voice: str = "") -> Speech:
         """Speak the words with one voice, or with one drawn and mixed from those that training may hear.
@@ -131,6 +135,9 @@ class Kokoro:
 
     def _row(self, voice: str, n_symbols: int) -> npt.NDArray[np.float32]:
         """Return a voice's style for a phrase of so many symbols: it has one for each length."""
+        if voice not in self._styles:
+            message = f"Kokoro's folder has no voice {voice!r}; it has {', '.join(self._styles)}"
+            raise ConfigError(message)
         styles = self._styles[voice]
         row: npt.NDArray[np.float32] = styles[min(n_symbols, len(styles)) - 1]
         return row
@@ -144,12 +151,15 @@ def natural_phrases(folder: Path, n_phrases: int, seed: int) -> Iterator[Speech]
     """
     rng = random.Random(seed)
     kokoro, source = Kokoro(folder), PhraseSource(Espeak().phonemes, held_out=False)
-    done = 0
+    done = failures = 0
     while done < n_phrases:
         try:
             speech = kokoro.speak(source.draw(rng, _KINDS).words, rng)
-        except SynthesisError:
-            continue  # a made-up word without a sound that it knows; nearly none is
+        except SynthesisError:  # a made-up word without a sound that it knows; nearly none is
+            failures += 1
+            if failures > done + _MOST_FAILURES:
+                raise
+            continue
         done += 1
         yield from (speech.stretched(rng.uniform(0.84, 1.19)) for _ in range(_TELLINGS))
 

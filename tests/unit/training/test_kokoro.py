@@ -94,6 +94,19 @@ def test_a_word_without_sounds_is_named(folder: Path, network: Network) -> None:
         Kokoro(folder).speak(("…",), random.Random(1))
 
 
+def test_a_voice_that_the_folder_lacks_is_named(folder: Path, network: Network) -> None:
+    del network
+    with pytest.raises(ConfigError, match="no voice 'bf_lily'; it has af_nova, af_one"):
+        Kokoro(folder).speak(("yes",), random.Random(1), voice="bf_lily")
+
+
+def test_speaking_ends_where_no_phrase_can_be_spoken(folder: Path, network: Network) -> None:
+    (folder / "config.json").write_text(json.dumps({"vocab": {"ˈ": 1}}))
+    with pytest.raises(SynthesisError, match="knows no sound"):
+        list(natural_phrases(folder, 1, seed=4))
+    assert not network.asked
+
+
 def test_phrases_are_kept_several_times_at_other_speeds(folder: Path, network: Network) -> None:
     spoken = list(natural_phrases(folder, 2, seed=4))
     assert len(network.asked) == 2
