@@ -41,7 +41,7 @@ endef
 
 demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES= PEOPLE=FOLDER KOKORO=FOLDER MANIFEST=FILE DEMO_OUT= TRAIN_FLAGS="--start-from TOML")
 	@$(call install_missing,$(SPEECH_PACKAGES) $(if $(PEOPLE),$(PEOPLE_PACKAGES)))
-	$(if $(KOKORO),$(BIN)/python -c 'import onnx, onnxruntime' 2>/dev/null || $(BIN)/python -m pip install -q onnx onnxruntime)
+	$(if $(KOKORO),$(BIN)/python -c 'import onnx; import onnxruntime' 2>/dev/null || $(BIN)/python -m pip install -q onnx onnxruntime)
 	test -f $(DEMO_OUT)/bank/index.npz || $(BIN)/python -m training bank --bank $(DEMO_OUT)/bank --phrases $(PHRASES) \
 		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(KOKORO),--kokoro $(KOKORO)) $(if $(MANIFEST),--manifest $(MANIFEST))
 	env $(TRAIN_ENV) $(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)

@@ -5,6 +5,7 @@ import gc
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,19 @@ def test_one_that_was_loaded_before_speaks_on_after_another_is_gone(espeak: Espe
         Espeak().speak(["go"], EspeakVoice(language="de"))
         gc.collect()
         check_times(espeak.speak(WORDS, EspeakVoice(language="en-us")))
+
+
+@needs_espeak
+def test_a_phrase_that_lost_an_event_is_spoken_again(espeak: Espeak, monkeypatch: pytest.MonkeyPatch) -> None:
+    times, lost = espeak._times, iter([True, False])
+
+    def once_lost(words: list[str], length_s: float) -> Any:
+        if next(lost):
+            raise SynthesisError
+        return times(words, length_s)
+
+    monkeypatch.setattr(espeak, "_times", once_lost)
+    check_times(espeak.speak(WORDS, EspeakVoice(language="en-us")))
 
 
 @needs_espeak
