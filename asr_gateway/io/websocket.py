@@ -58,7 +58,10 @@ class WebSocketRoute:
             max_msg_size=self._service.config.max_message_bytes + 1,  # aiohttp refuses from there on
             writer_limit=WRITER_LIMIT,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # it left before we answered; sending this instead, aiohttp finds that out for itself
+            return web.Response()
         transport = request.transport
         if transport is None:
             return socket

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import socket
 from typing import Any
 
 import aiohttp
@@ -168,3 +169,16 @@ async def test_oversize_headers_are_refused(rig: Any) -> None:
     headers = {"X-Big": "x" * 20_000}
     async with rig.gateway() as gateway, gateway.http.get(gateway.url + "/healthz", headers=headers) as response:
         assert response.status == 400
+
+
+async def test_a_client_that_vanishes_before_its_upgrade_is_no_error(
+    rig: Any, gateway: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", gateway.port)) as vanishing:
+            vanishing.sendall(rig.upgrade())
+        await asyncio.sleep(0.02)
+
+    async with gateway.ready_client() as client:
+        await client.speak(rig.noise(3))
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
