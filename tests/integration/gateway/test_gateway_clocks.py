@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import socket
 from typing import Any
 
 import aiohttp
