@@ -149,7 +149,7 @@ class ProcessGroup:
     async def _watch_health(self, name: str) -> None:
         await wait_until_ready(*self._places[name])
         self._events.put_nowait(BecameReady(name=name))
-        # A gateway that answers no stranger, for lack of descriptors say, may serve its sessions well.
+        # A gateway that answers no stranger, out of descriptors say, may serve its sessions well: it watches itself.
         if name != GATEWAY:
             await wait_until_hung(*self._places[name])
             self._terminal.say(f"{name} hangs: it has not answered for long, or its loop has stopped; killing it")

@@ -16,6 +16,7 @@ from asr_gateway.app import Gateway
 from asr_gateway.audio.opus import OpusUnavailableError, load_opus
 from asr_gateway.config import GatewaySettings, read_settings
 from asr_gateway.io.listener import listening_socket, raise_descriptor_limit
+from asr_gateway.io.watchdog import watched
 from shared.allocator import keep_freed_memory
 from shared.errors import ConfigError
 from shared.flavour import flavour
@@ -82,4 +83,5 @@ async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # What was imported lives as long as the process: later collections need not look at it.
     gc.freeze()
-    await Gateway(settings).run(listener, stop)
+    with watched():
+        await Gateway(settings).run(listener, stop)

@@ -1,0 +1,62 @@
+"""Ends a gateway whose event loop stands still: whoever started it starts it again, and its clients go to others.
+
+    loop: a beat each second      thread: a look every ten seconds ──► six without a beat ──► stacks to stderr, exit 70
+
+A load balancer sees the same by ``/healthz``; on one machine nobody else looks. Looks are counted, no clock is read:
+who stood still with the loop, as in a stopped process or on a machine that sleeps, must not judge it.
+"""
+
+import asyncio
+import faulthandler
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+BEAT_S: Final = 1.0
+LOOK_EVERY_S: Final = 10.0
+HUNG_AFTER_LOOKS: Final = 6
+HUNG: Final = 70
+"""Exit status, of a fault of our own (EX_SOFTWARE)."""
+
+
+@contextmanager
+def watched(*, look_every_s: float = LOOK_EVERY_S, give_up: Callable[[], None] | None = None) -> Iterator[None]:
+    """Watch the running event loop meanwhile; ``give_up`` is called in a thread, and by default ends the process."""
+    loop = asyncio.get_running_loop()
+    beats = itertools.count()
+    last_beat = 0
+    due: asyncio.TimerHandle
+    is_over = threading.Event()
+
+    def beat() -> None:
+        nonlocal last_beat, due
+        last_beat = next(beats)
+        due = loop.call_later(min(BEAT_S, look_every_s), beat)
+
+    def look() -> None:
+        seen, n_looks = -1, 0
+        while not is_over.wait(look_every_s):
+            seen, n_looks = last_beat, n_looks + 1 if seen == last_beat else 0
+            if n_looks == HUNG_AFTER_LOOKS:
+                (give_up or _give_up)()
+                return
+
+    beat()
+    thread = threading.Thread(target=look, name="watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        due.cancel()
+
+
+def _give_up() -> None:
+    # Not by the log: it may be what hangs. Nor by sys.exit: this is a thread, and the loop would be waited for.
+    print("asr-gateway: the event loop hangs; where it and the other threads stand:", file=sys.stderr, flush=True)  # noqa: T201
+    faulthandler.dump_traceback(sys.stderr)
+    os._exit(HUNG)
