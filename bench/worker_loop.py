@@ -26,6 +26,7 @@ from asr_worker.model.fake_speech import FakeSettings
 from bench.report import Report, median, quantile
 from shared.columns import Part
 from shared.config import WorkerConfig
+from shared.lone_frames import lone_frame
 from shared.messages import PROTOCOL_VERSION, AudioBlock, Hello, Open, Ready, SessionKind
 from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
 from shared.wire import decode_to_worker, encode
@@ -120,7 +121,9 @@ class Worker:
         now = 0.08 * self._frame
         marks = [time.process_time()]
         replies: list[Outgoing] = []
-        for gateway, message in join_audio((gateway, decode_to_worker(parts)) for gateway, parts in arrived):
+        for gateway, message in join_audio(
+            (gateway, lone_frame(parts) or decode_to_worker(parts)) for gateway, parts in arrived
+        ):
             replies += self._pool.handle(gateway, message, now)
         marks.append(time.process_time())
         replies += self._pool.settle()

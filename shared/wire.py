@@ -8,12 +8,10 @@ Lengths are checked before memory is taken, numbers before they are believed. An
 surplus comes from a peer of the next version and is ignored. Nothing is ever pickled.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import msgpack
-import numpy as np
 
 from shared.columns import (
     FLOAT32,
@@ -30,7 +28,7 @@ from shared.columns import (
 )
 from shared.errors import LinkError
 from shared.messages import AudioBlock, EventKind, Open, ResumeLog, StepBlock, StepEvent, ToGateway, ToWorker
-from shared.units import FRAME_BYTES, FRAME_SAMPLES
+from shared.units import FRAME_BYTES
 from shared.wire_fields import (
     AUDIO_FIELDS,
     EVENT_FIELDS,
@@ -51,9 +49,6 @@ MAX_HEADER_BYTES: Final = 8 << 20
 """Of part 0: every session of a full worker may have all its markers due in one step."""
 MAX_PART_BYTES: Final = MAX_ROWS * FRAME_BYTES
 """What a socket may refuse unread (``ZMQ_MAXMSGSIZE``)."""
-
-_ONE_ROW: Final = struct.Struct("<qqi")
-"""The columns of a block with one frame of audio: session, frame, epoch."""
 
 # Every word is an event: what ``read_fields`` and the enum would make anew for each is made once.
 _EVENT_CHECKS: Final = tuple((f"StepEvent.{field}", check) for field, check in EVENT_FIELDS.items())
@@ -110,8 +105,8 @@ def _encode_open(message: Open) -> list[Part]:
     return [_head(Kind.OPEN, [*values, sizes]), columns, audio_part(log.pcm)]
 
 
-_ONE_FRAME: Final = _head(Kind.AUDIO_BLOCK, [1])
-_AUDIO_PARTS: Final = 3
+ONE_FRAME_HEAD: Final = _head(Kind.AUDIO_BLOCK, [1])
+"""Part 0 of a block with one frame of audio; see ``lone_frames.py``."""
 
 # --- decoding ---------------------------------------------------------------------------------------------
 
@@ -122,11 +117,6 @@ def decode_to_worker(parts: Parts) -> ToWorker:
     Raises:
         LinkError: the parts are no such message; says what is wrong.
     """
-    # A gateway that is not busy sends every frame on its own: a thousand of them for each step of a full worker.
-    if len(parts) == _AUDIO_PARTS and parts[0] == _ONE_FRAME:
-        frame = _decode_one_frame(parts[1], parts[2])
-        if frame is not None:
-            return frame
     kind, values = _split(parts)
     match kind:
         case Kind.AUDIO_BLOCK:
@@ -193,23 +183,8 @@ def _decode_scalars(kind: Kind, parts: Parts, values: list[Any]) -> Any:
     return scalars.type(**read_fields(scalars.type.__name__, scalars.checks, values))
 
 
-def _decode_one_frame(columns: Part, pcm: Part) -> AudioBlock | None:
-    """Return the block of one frame, in a quarter of the time; None if anything is wrong with it."""
-    if len(columns) != _ONE_ROW.size or len(pcm) != FRAME_BYTES:
-        return None
-    session, frame, epoch = _ONE_ROW.unpack(columns)
-    if session < 0 or frame < 0 or epoch < 1:
-        return None
-    return AudioBlock(
-        sessions=np.frombuffer(columns, INT64, 1, 0),
-        frames=np.frombuffer(columns, INT64, 1, 8),
-        epochs=np.frombuffer(columns, INT32, 1, 16),
-        pcm=np.frombuffer(pcm, FLOAT32).reshape(1, FRAME_SAMPLES),
-    )
-
-
 def _decode_audio(parts: Parts, values: list[Any]) -> AudioBlock:
-    _expect_parts(parts, _AUDIO_PARTS)
+    _expect_parts(parts, 3)
     n_rows = read_fields("AudioBlock", AUDIO_FIELDS, values)["rows"]
     columns = Columns(parts[1])
     sessions, frames = columns.take(INT64, n_rows), columns.take(INT64, n_rows)

@@ -13,9 +13,11 @@ from typing import Final, Self
 import structlog
 import zmq
 
+from asr_worker.core.arrivals import Arrival
 from shared.errors import ConfigError, LinkError
 from shared.log_events import LINK_MESSAGE_REFUSED
-from shared.messages import ToGateway, ToWorker
+from shared.lone_frames import lone_frame
+from shared.messages import ToGateway
 from shared.wire import MAX_PART_BYTES, decode_to_worker, encode
 
 QUEUED_MESSAGES: Final = 2_000
@@ -88,7 +90,7 @@ class Link:
             raise ConfigError(message) from error
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
-    def drain(self, limit: int) -> Iterator[tuple[bytes, ToWorker] | Refused]:
+    def drain(self, limit: int) -> Iterator[Arrival | Refused]:
         """Yield at most ``limit`` messages that have arrived, with their sender."""
         for _ in range(limit):
             try:
@@ -96,7 +98,7 @@ class Link:
             except zmq.Again:
                 return
             try:
-                message = decode_to_worker(parts)
+                message = lone_frame(parts) or decode_to_worker(parts)
             except LinkError as error:
                 yield self._refuse(routing_id, str(error))
             else:

@@ -181,18 +181,6 @@ def test_columns_of_an_audio_block_are_pinned() -> None:
     assert pcm == bytes(FRAME_SAMPLES * 4)
 
 
-def test_a_single_frame_is_read_the_short_way_as_it_would_be_the_long_one() -> None:
-    block = AudioBlock(
-        sessions=np.array([S], np.int64),
-        epochs=np.array([E], np.int32),
-        frames=np.array([F], np.int64),
-        pcm=audio_block(1).pcm,
-    )
-    _, columns, pcm = over_the_wire(block)
-    for message in ([head(3, 1), columns, pcm], [head(3, 1, "of a newer gateway"), columns, pcm]):
-        assert same(decode_to_worker(message), block)
-
-
 def test_audio_is_not_copied_on_the_way_out() -> None:
     block = audio_block(2)
     view = encode(block)[2]

@@ -1,9 +1,13 @@
+from collections.abc import Iterable
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_worker.core.arrivals import MAX_JOINED_FRAMES, Arrival, join_audio
+from shared.lone_frames import LoneFrame, lone_frame
 from shared.messages import AudioBlock, Heartbeat
+from shared.wire import encode
 
 A, B = b"gw:a", b"gw:b"
 
@@ -18,10 +22,20 @@ def audio(*numbers: int) -> AudioBlock:
     )
 
 
-def shown(arrivals: list[Arrival]) -> list[tuple[bytes, tuple[int, ...] | str]]:
+def lone(number: int) -> LoneFrame:
+    """The same for one number, as it comes from the link."""
+    frame = lone_frame([bytes(part) for part in encode(audio(number))])
+    assert frame is not None
+    return frame
+
+
+def shown(arrivals: Iterable[Arrival]) -> list[tuple[bytes, tuple[int, ...] | str]]:
     """Each message as the numbers of its frames, or its name; a block that is not whole fails."""
     lines: list[tuple[bytes, tuple[int, ...] | str]] = []
     for routing_id, message in arrivals:
+        if isinstance(message, LoneFrame):
+            lines.append((routing_id, (message.session,)))
+            continue
         if not isinstance(message, AudioBlock):
             lines.append((routing_id, type(message).__name__))
             continue
@@ -35,12 +49,22 @@ def shown(arrivals: list[Arrival]) -> list[tuple[bytes, tuple[int, ...] | str]]:
 
 def test_neighbouring_blocks_of_a_gateway_become_one() -> None:
     arrived: list[Arrival] = [(A, audio(1)), (B, audio(7)), (A, audio(2, 3)), (B, audio(8))]
-    assert shown(list(join_audio(arrived))) == [(A, (1, 2, 3)), (B, (7, 8))]
+    assert shown(join_audio(arrived)) == [(A, (1, 2, 3)), (B, (7, 8))]
 
 
 def test_nothing_of_a_gateway_overtakes_its_audio_and_audio_overtakes_nothing() -> None:
     arrived: list[Arrival] = [(A, audio(1)), (A, audio(2)), (B, Heartbeat()), (A, Heartbeat()), (A, audio(3))]
-    assert shown(list(join_audio(arrived))) == [(B, "Heartbeat"), (A, (1, 2)), (A, "Heartbeat"), (A, (3,))]
+    assert shown(join_audio(arrived)) == [(B, "Heartbeat"), (A, (1, 2)), (A, "Heartbeat"), (A, (3,))]
+
+
+def test_lone_frames_and_blocks_of_a_gateway_become_one() -> None:
+    arrived: list[Arrival] = [(A, lone(1)), (A, lone(2)), (B, lone(7)), (A, audio(3, 4)), (A, lone(5))]
+    assert shown(join_audio(arrived)) == [(A, (1, 2, 3, 4, 5)), (B, (7,))]
+
+
+def test_joined_lone_frames_stay_bounded() -> None:
+    joined = shown(join_audio([(A, lone(1))] * (MAX_JOINED_FRAMES + 1)))
+    assert [len(numbers) for _, numbers in joined] == [MAX_JOINED_FRAMES, 1]
 
 
 def test_a_block_that_is_alone_is_not_copied() -> None:
@@ -55,10 +79,21 @@ def test_joined_blocks_stay_bounded() -> None:
     assert [len(numbers) for _, numbers in joined] == [MAX_JOINED_FRAMES + 1, 1]
 
 
-@given(st.lists(st.tuples(st.sampled_from([A, B]), st.one_of(st.none(), st.lists(st.integers(0, 9), max_size=3)))))
-def test_each_gateway_is_heard_in_order(said: list[tuple[bytes, list[int] | None]]) -> None:
-    arrived: list[Arrival] = [(name, Heartbeat() if numbers is None else audio(*numbers)) for name, numbers in said]
-    heard = shown(list(join_audio(arrived)))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([A, B]), st.one_of(st.none(), st.integers(0, 9), st.lists(st.integers(0, 9), max_size=3))
+        )
+    )
+)
+def test_each_gateway_is_heard_in_order(said: list[tuple[bytes, int | list[int] | None]]) -> None:
+    def sent(what: int | list[int] | None) -> AudioBlock | LoneFrame | Heartbeat:
+        if isinstance(what, int):
+            return lone(what)
+        return Heartbeat() if what is None else audio(*what)
+
+    arrived: list[Arrival] = [(name, sent(what)) for name, what in said]
+    heard = shown(join_audio(arrived))
 
     def flat(lines: list[tuple[bytes, tuple[int, ...] | str]], name: bytes) -> list[int | str]:
         parts = [(what,) if isinstance(what, str) else what for who, what in lines if who == name]
