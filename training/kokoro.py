@@ -16,6 +16,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from shared.errors import ConfigError
 from training.bank import PhraseSource
 from training.espeak import Espeak, SynthesisError
 from training.listing import listed
+from training.loudness import STEPS_PER_S, loudness
 from training.phones import SILENCE, UNKNOWN, from_arpabet
 from training.speech import Pcm, Sound, Span, Speech
 
@@ -37,6 +39,11 @@ _FRAME_S: Final = 600 / RATE_HZ
 _HALF: Final = 128
 _QUIET: Final = 0.01
 """Share of a phrase's peak below which the rest of its last word is silence: the model pads the last sound."""
+
+_LATE_S: Final = 0.042
+"""What is heard is so much earlier than its frames say (measured with hissing sounds)."""
+_LONGEST_ONSET_S: Final = 0.11
+"""The space before a word already sounds like the word's first sound; it is no longer than this."""
 
 _SYMBOLS: Final = {
     "oː^ɹ": "ɔɹ", "a^ɪ": "I", "a^ʊ": "W", "d^ʒ": "ʤ", "e^ɪ": "A", "e": "A", "t^ʃ": "ʧ", "ɔ^ɪ": "Y", "ə^l": "ᵊl",
@@ -168,29 +175,52 @@ def _timed(
     words: Sequence[str], pcm: Pcm, symbols: str, owners: Sequence[int], bounds: npt.NDArray[np.float64]
 ) -> Speech:
     """Give words and sounds their times."""
-    loud = np.flatnonzero(np.abs(pcm) > _QUIET * np.abs(pcm).max(initial=1e-6))
-    last_s = float(loud[-1] + 1) / RATE_HZ if len(loud) else len(pcm) / RATE_HZ
-    first_s = float(loud[0]) / RATE_HZ if len(loud) else 0.0
+    bounds = np.maximum(bounds - _LATE_S, 0.0)
+    is_loud = loudness(pcm, RATE_HZ) > _QUIET * np.abs(pcm).max(initial=1e-6)
+    first_s, last_s = _extent(pcm)
+    first_of = {owner: index for index, owner in reversed(list(enumerate(owners))) if owner >= 0}
+    starts = {
+        index: max(first_s, _onset(is_loud, float(bounds[index - 1]) if number else 0.0, float(bounds[index])))
+        for number, index in first_of.items()
+    }
     sounds: list[Sound] = []
     begin_s = float(bounds[0])
     for index, (symbol, owner) in enumerate(zip(symbols, owners, strict=True)):
+        if index in starts:
+            begin_s = starts[index]
+            if sounds:
+                sounds[-1] = replace(sounds[-1], end_s=begin_s)
         if symbol in _MARKS:
             continue
         end_s = float(bounds[index + 1])
         if symbol == _LONG and sounds:
-            sounds[-1] = Sound(phone=sounds[-1].phone, start_s=sounds[-1].start_s, end_s=end_s)
+            sounds[-1] = replace(sounds[-1], end_s=end_s)
         else:
             sounds.append(Sound(phone=SILENCE if owner < 0 else _phone(symbol), start_s=begin_s, end_s=end_s))
         begin_s = end_s
     spans = []
     for number, text in enumerate(words):
-        mine = [index for index, owner in enumerate(owners) if owner == number]
-        start_s, end_s = max(first_s, float(bounds[mine[0]])), min(last_s, float(bounds[mine[-1] + 1]))
+        end = max(index for index, owner in enumerate(owners) if owner == number)
+        start_s, end_s = starts[first_of[number]], min(last_s, float(bounds[end + 1]))
         if end_s <= start_s:
             message = f"Kokoro did not say {text!r}"
             raise SynthesisError(message)
         spans.append(Span(text=text, start_s=start_s, end_s=end_s))
     return Speech(pcm=pcm, rate_hz=RATE_HZ, words=tuple(spans), sounds=tuple(sounds))
+
+
+def _extent(pcm: Pcm) -> tuple[float, float]:
+    """Return where sound begins and ends."""
+    loud = np.flatnonzero(np.abs(pcm) > _QUIET * np.abs(pcm).max(initial=1e-6))
+    return (float(loud[0]) / RATE_HZ, float(loud[-1] + 1) / RATE_HZ) if len(loud) else (0.0, len(pcm) / RATE_HZ)
+
+
+def _onset(is_loud: npt.NDArray[np.bool_], earliest_s: float, start_s: float) -> float:
+    """Return since when, before ``start_s``, it has been loud without a break."""
+    step = int(start_s * STEPS_PER_S)
+    while step and (step - 1) / STEPS_PER_S >= max(earliest_s, start_s - _LONGEST_ONSET_S) and is_loud[step - 1]:
+        step -= 1
+    return min(start_s, max(earliest_s, step / STEPS_PER_S))
 
 
 def _phone(symbol: str) -> int:

@@ -24,6 +24,7 @@ class Network:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.silent = slice(0, 0)
 
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name=name) for name in ("tokens", "style", "speed")]
@@ -33,7 +34,8 @@ class Network:
         self.asked.append(given)
         frames = np.full(given["tokens"].shape, 2.0, dtype=np.float32)
         samples = np.full(int(frames.sum()) * FRAME, 0.3, dtype=np.float32)
-        samples[: 2 * FRAME] = samples[-5 * FRAME :] = 0.0  # silence before the first sound, and in the last
+        samples[self.silent] = 0.0
+        samples[: 2 * FRAME] = samples[-6 * FRAME :] = 0.0  # silence before the first sound, and in the last
         return samples, frames
 
 
@@ -60,15 +62,26 @@ def test_words_and_sounds_have_the_times_that_the_network_gave_its_symbols(folde
     symbols = "".join(SYMBOLS[number - 1] for number in asked["tokens"][0, 1:-1])
     assert symbols in ("ɡˈO lˈIt.", "ɡˈO, lˈIt.")
     assert asked["style"].tolist() == [[1.0] * 256]
-    between_s = 0.05 * (symbols.index("l") - 3)
     go, light = speech.words
-    assert (go.text, go.start_s, go.end_s) == ("go", pytest.approx(0.05), pytest.approx(0.20))
-    # The last sound's silence is not the word's: it is quiet from the middle of the last sound on.
-    assert light.start_s == pytest.approx(0.20 + between_s)
-    assert light.end_s == pytest.approx(len(speech.pcm) / RATE_HZ - 5 * FRAME / RATE_HZ)
+    # Its frames are 42 ms late, and silent until 50 ms; what is loud in the space before a word is the word's.
+    assert (go.text, go.start_s, go.end_s) == ("go", pytest.approx(0.05), pytest.approx(0.158))
+    comma_s = 0.05 * (symbols.index("l") - 4)
+    assert light.start_s == pytest.approx(0.158 + comma_s, abs=0.01)
+    # The last sound's silence is not the word's: it is quiet before the last sound ends.
+    assert light.end_s == pytest.approx(len(speech.pcm) / RATE_HZ - 6 * FRAME / RATE_HZ)
     named = [(phones.PHONES[s.phone], round(s.start_s, 3), round(s.end_s, 3)) for s in speech.sounds]
-    assert named[:2] == [("g", 0.05, 0.10), ("ow", 0.10, 0.20)]
+    assert named[:2] == [("g", 0.05, 0.058), ("ow", 0.058, 0.158)]
+    edges = [edge for sound in speech.sounds for edge in (sound.start_s, sound.end_s)]
+    assert edges == sorted(edges)
     assert [name for name, _, _ in named if name != "pau"] == ["g", "ow", "l", "ay", "t"]
+
+
+def test_silence_before_a_word_is_not_the_words(folder: Path, network: Network) -> None:
+    network.silent = slice(int(0.21 * RATE_HZ), int(0.26 * RATE_HZ))  # the 50 ms before the second word's frames
+    speech = Kokoro(folder).speak(("go", "light"), random.Random(3), voice="am_two")
+    symbols = "".join(SYMBOLS[number - 1] for number in network.asked[0]["tokens"][0, 1:-1])
+    assert symbols == "ɡˈO, lˈIt."
+    assert speech.words[1].start_s == pytest.approx(0.3 - 0.042, abs=0.01)
 
 
 def test_british_voices_keep_their_vowels_long(folder: Path, network: Network) -> None:
