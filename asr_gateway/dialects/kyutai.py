@@ -171,12 +171,7 @@ def _mixed_pcm(values: Any) -> NDArray[np.float32]:
     if type(values) is not list:
         message = f"Audio: pcm must be an array of numbers, not {_named(values)}"
         raise BadMessageError(message)
-    try:
-        numbers = np.array(values)
-    except ValueError:  # arrays of different lengths
-        numbers = np.empty(0, np.object_)
-    if numbers.dtype.kind in "iuf" and numbers.ndim == 1:
-        return _playable(numbers.astype(np.float64, copy=False))
+    # Before numpy sees them: beside one long text it would make a text as long of every number, gigabytes of them.
     for value_type in set(map(type, values)):
         if value_type not in (int, float):
             message = f"Audio: pcm must hold numbers only, not {value_type.__name__}"

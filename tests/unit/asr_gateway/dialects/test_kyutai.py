@@ -1,6 +1,7 @@
 """Kyutai's protocol against the msgpack library, and against bytes written down by hand."""
 
 import math
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -133,6 +134,7 @@ AUDIO_HEAD = b"\x82\xa4type\xa5Audio\xa3pcm"
         (packed(type="Audio", pcm=b"\0\0"), "pcm must be an array of numbers, not bytes"),
         (packed(type="Audio", pcm=[0.0, "x"]), "numbers only, not str"),
         (packed(type="Audio", pcm=[True]), "numbers only, not bool"),
+        (packed(type="Audio", pcm=[0.0, True]), "numbers only, not bool"),
         (packed(type="Audio", pcm=[[0.0]]), "numbers only, not list"),
         (packed(type="Audio", pcm=[None]), "numbers only, not NoneType"),
         (packed(type="Audio", pcm=[[]] * 1000), "at most 64 arrays and maps"),
@@ -162,6 +164,18 @@ def test_malformed_messages_are_refused_with_a_short_reason(message: bytes, reas
     with pytest.raises(BadMessageError, match=reason) as caught:
         dialect.decode(message)
     assert len(str(caught.value)) < 250
+
+
+def test_a_long_text_amid_numbers_costs_no_more_than_it_is_long() -> None:
+    message = packed(type="Audio", pcm=[*[1] * 2_000, "x" * 2_000])
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadMessageError, match="numbers only, not str"):
+            dialect.decode(message)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20
 
 
 @given(st.binary(max_size=200))
