@@ -19,6 +19,7 @@ from typing import Final
 BEAT_S: Final = 1.0
 LOOK_EVERY_S: Final = 10.0
 HUNG_AFTER_LOOKS: Final = 6
+TELL_WITHIN_S: Final = 2.0
 HUNG: Final = 70
 """Exit status, of a fault of our own (EX_SOFTWARE)."""
 
@@ -56,7 +57,15 @@ def watched(*, look_every_s: float = LOOK_EVERY_S, give_up: Callable[[], None] |
 
 
 def _give_up() -> None:
-    # Not by the log: it may be what hangs. Nor by sys.exit: this is a thread, and the loop would be waited for.
+    # Not by sys.exit: this is a thread, and the loop would be waited for.
+    teller = threading.Thread(target=_tell, name="watchdog tells", daemon=True)
+    teller.start()
+    teller.join(TELL_WITHIN_S)
+    os._exit(HUNG)
+
+
+def _tell() -> None:
+    # Not by the log: it may be what hangs. Standard error may be, too, if nobody reads what it is connected to: then
+    # the process ends without a word.
     print("asr-gateway: the event loop hangs; where it and the other threads stand:", file=sys.stderr, flush=True)  # noqa: T201
     faulthandler.dump_traceback(sys.stderr)
-    os._exit(HUNG)

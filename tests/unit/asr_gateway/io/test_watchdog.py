@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -50,3 +52,32 @@ asyncio.run(main())
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == HUNG
     assert "where_it_hangs" in ended.stderr
+
+
+def test_a_process_ends_whose_standard_error_nobody_reads() -> None:
+    code = """
+import asyncio, time
+from asr_gateway.io.watchdog import watched
+
+async def main():
+    with watched(look_every_s=0.02):
+        time.sleep(60)
+
+asyncio.run(main())
+"""
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)
+        for n_bytes in (1 << 16, 1):  # the last page, too
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(writing, b"x" * n_bytes)
+        os.set_blocking(writing, True)
+        with subprocess.Popen([sys.executable, "-c", code], stderr=writing) as process:
+            try:
+                assert process.wait(20) == HUNG
+            finally:
+                process.kill()
+    finally:
+        os.close(reading)
+        os.close(writing)
