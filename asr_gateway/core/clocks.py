@@ -1,6 +1,7 @@
 """How long one client has been silent, idle, not spoken to, or unable to read. Time is passed in.
 
-    heard        anything arrived, pongs included     silent for 20 s:  the peer is gone
+    heard        anything arrived, pongs included,
+                 and pieces of a long message         silent for 20 s:  the peer is gone
     understood   a well-formed message arrived        idle for 120 s:   nobody needs this session
     sent         something was sent                   10 s ago:         ping
     heard        as above                             10 s ago:         ping
@@ -68,6 +69,11 @@ class ClientClocks:
     def heard(self, now: float) -> None:
         """Anything arrived."""
         self.heard_at = now
+
+    def heard_some(self, now: float) -> None:
+        """Bytes arrived, perhaps of a message that takes long to come."""
+        if self._paused_at is None:
+            self.heard_at = now
 
     def understood(self, now: float) -> None:
         """A well-formed message arrived."""

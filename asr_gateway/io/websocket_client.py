@@ -109,6 +109,7 @@ class WebSocketClient:
         """Look at the clocks."""
         if self.is_over:
             return
+        self._reader.look(now)
         self._writer.look()
         is_busy = self.stream is not None and self.stream.session.is_busy
         match self._clocks.check(now, is_busy=is_busy):

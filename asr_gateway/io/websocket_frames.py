@@ -50,7 +50,7 @@ class Frames:
 
     __slots__ = (
         "_held", "_is_between", "_is_in_pieces", "_is_masked", "_max_bytes", "_messages", "_n_passing", "_parser",
-        "feed_data", "feed_eof", "take_now",
+        "feed_data", "feed_eof", "take_now", "was_fed",
     )  # fmt: skip
 
     def __init__(self, parser: WebSocketReader, messages: WebSocketDataQueue, max_bytes: int) -> None:
@@ -62,6 +62,8 @@ class Frames:
         self.feed_data = self._feed
         """Takes in what was read; returns, as the parser does, whether that was the end, and what is left."""
         self.feed_eof = parser.feed_eof
+        self.was_fed = False
+        """Set by ``Ears`` whenever something was read, of a frame that is not complete, too; for others to take back."""
         self._parser = parser
         self._messages = messages
         self._max_bytes = min(max_bytes, _MAX_PLAIN)
@@ -170,6 +172,7 @@ class Ears:
     def data_received(self, data: bytes) -> None:
         """Take in what was read."""
         if not self._is_closed:
+            self._frames.was_fed = True
             self._is_closed, _ = self._frames.feed_data(data)
             if self._is_closed:
                 self._handler.close()

@@ -98,6 +98,15 @@ class WebSocketReader:
         if self._client.is_over or not self._may_read():
             self._take_no_more()
 
+    def look(self, now: float) -> None:
+        """See whether anything was read; call now and then.
+
+        A message is told of only when all of it is there, and in its midst a client cannot answer a ping.
+        """
+        if self._frames.was_fed:
+            self._frames.was_fed = False
+            self._clocks.heard_some(now)
+
     # --- at once ------------------------------------------------------------------------------------------
 
     def _take_no_more(self) -> None:

@@ -5,6 +5,7 @@ import socket
 from typing import Any
 
 import aiohttp
+import msgpack
 import pytest
 
 
@@ -65,6 +66,26 @@ async def test_a_client_that_has_sent_all_and_reads_for_long_is_not_silent(rig: 
         await client.send("Flush")
         messages = await client.until("Flushed")
     assert rig.words_of(messages) == rig.expected_words(pcm, flush=True)
+
+
+@pytest.mark.parametrize("n_samples", [30_000, 100_000])
+async def test_a_client_whose_message_takes_long_to_come_is_not_silent(
+    rig: Any, shared_worker: Any, n_samples: int
+) -> None:
+    message = msgpack.packb({"type": "Audio", "pcm": [0] * n_samples})
+    limits = {"ping_after_s": 0.2, "silent_client_s": 0.6}
+    async with rig.gateway(shared_worker.endpoint, **limits) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(rig.upgrade())
+        await reader.readuntil(b"\xa5Ready")
+        try:
+            writer.write(b"\x82\xff" + len(message).to_bytes(8, "big") + bytes(4))
+            for begin in range(0, len(message), n_samples // 15):
+                writer.write(message[begin : begin + n_samples // 15])
+                await asyncio.sleep(0.1)  # a slow line
+            await asyncio.wait_for(reader.readuntil(b"Step"), 5)
+        finally:
+            writer.close()
 
 
 async def test_a_client_that_does_not_read_is_closed_and_hurts_nobody(rig: Any, shared_worker: Any) -> None:
