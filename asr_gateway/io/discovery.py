@@ -12,10 +12,11 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -29,6 +30,8 @@ MAX_FILE_BYTES: Final = 1 << 20
 _ENDPOINT: Final = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})|ipc://\S+")
 _DNS: Final = re.compile(r"dns://(?P<host>[^\s:/]+):(?P<port>\d{1,5})")
 _FILE: Final = "file://"
+
+_Answer = TypeVar("_Answer")
 
 
 class Roster(Protocol):
@@ -88,8 +91,8 @@ class Listed:
     def __str__(self) -> str:
         return f"file://{self.path}"
 
-    async def endpoints(self) -> set[str]:
-        """Return the endpoints in the file, in numbers.
+    async def sources(self) -> list[Fixed | Named]:
+        """Return what the lines of the file name.
 
         Raises:
             OSError: the file cannot be read.
@@ -97,8 +100,7 @@ class Listed:
         """
         text = await asyncio.to_thread(self._read)
         lines = [line.split("#")[0].strip() for line in text.splitlines()]
-        sources = [worker_source(line) for line in lines if line]
-        return set().union(*[await source.endpoints() for source in sources])
+        return [worker_source(line) for line in lines if line]
 
     def _read(self) -> str:
         with self.path.open("rb") as file:
@@ -147,7 +149,9 @@ class Discovery:
 
     def __init__(self, sources: Sequence[Source], roster: Roster) -> None:
         self._roster = roster
-        self._named: dict[Source, set[str]] = {source: set() for source in sources}
+        self._sources = tuple(dict.fromkeys(sources))
+        self._listed: dict[Listed, list[Fixed | Named]] = {}
+        self._named: dict[Fixed | Named, set[str]] = {}
         self._known: set[str] = set()
         self._failing: set[Source] = set()
         self._log = structlog.get_logger()
@@ -160,24 +164,39 @@ class Discovery:
 
     async def look_up(self) -> None:
         """Ask every source once and tell the roster what has changed."""
-        await asyncio.gather(*[self._ask(source) for source in self._named])
-        current = set().union(*self._named.values())
+        lists = await asyncio.gather(*[self._lines_of(source) for source in self._sources])
+        # Each line of a file by itself: a host that has no address takes nothing from the others.
+        names = list(dict.fromkeys(chain.from_iterable(lists)))
+        found = await asyncio.gather(*[self._endpoints_of(name) for name in names])
+        self._named = dict(zip(names, found, strict=True))
+        self._failing.intersection_update((*self._sources, *names))
+        current = set().union(*found)
         for endpoint in sorted(current):
             self._roster.add_worker(endpoint)
         still_alive = {endpoint for endpoint in self._known - current if not self._roster.remove_worker(endpoint)}
         self._known = current | still_alive
 
-    async def _ask(self, source: Source) -> None:
-        """Replace what ``source`` named before; if it does not answer, that stays."""
+    async def _lines_of(self, source: Source) -> list[Fixed | Named]:
+        if not isinstance(source, Listed):
+            return [source]
+        self._listed[source] = await self._ask(source, source.sources(), self._listed.get(source, []))
+        return self._listed[source]
+
+    async def _endpoints_of(self, name: Fixed | Named) -> set[str]:
+        return await self._ask(name, name.endpoints(), self._named.get(name, set()))
+
+    async def _ask(self, source: Source, question: Awaitable[_Answer], before: _Answer) -> _Answer:
+        """Return what ``source`` says now; if it does not answer, what it said ``before``."""
         try:
             async with asyncio.timeout(LOOK_UP_WITHIN_S):
-                self._named[source] = await source.endpoints()
+                answer = await question
         except (OSError, UnicodeError, ConfigError, TimeoutError) as error:
             if source not in self._failing:
                 self._failing.add(source)
                 self._log.warning(DISCOVERY_FAILED, source=str(source), reason=str(error) or type(error).__name__)
-        else:
-            self._failing.discard(source)
+            return before
+        self._failing.discard(source)
+        return answer
 
 
 def _is_port(text: str | None) -> bool:

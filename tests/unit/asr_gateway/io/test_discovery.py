@@ -1,3 +1,5 @@
+import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,39 @@ async def test_a_name_that_no_resolver_could_know_is_no_end_of_the_others() -> N
     await Discovery([*nameless, Fixed("tcp://127.0.0.1:2")], roster).look_up()
 
     assert roster.workers == ["tcp://127.0.0.1:2"]
+
+
+async def test_a_host_without_an_address_takes_nothing_from_the_other_lines_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "workers"
+    file.write_text("tcp://127.0.0.1:1\ntcp://two..dots:2\ntcp://127.0.0.1:3\n")
+    roster = Roster()
+    await Discovery([Listed(file)], roster).look_up()
+
+    assert roster.workers == ["tcp://127.0.0.1:1", "tcp://127.0.0.1:3"]
+
+
+async def test_a_host_that_has_lost_its_address_keeps_its_worker_while_its_file_names_it(tmp_path: Path) -> None:
+    class Resolver:
+        """Stands for a loop's: knows the host until told otherwise."""
+
+        is_up = True
+
+        async def getaddrinfo(self, *_: object, **__: object) -> list[object]:
+            if not self.is_up:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 5))]
+
+    file = tmp_path / "workers"
+    file.write_text("tcp://worker-0.example:5\n")
+    roster, resolver = Roster(), Resolver()
+    discovery = Discovery([Listed(file)], roster)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolver.getaddrinfo, raising=False)
+        await discovery.look_up()
+        resolver.is_up = False
+        await discovery.look_up()
+        assert roster.workers == ["tcp://10.0.0.1:5"]
+
+        file.write_text("")
+        await discovery.look_up()
+        assert roster.workers == []
