@@ -145,7 +145,12 @@ class Session:
         """
         self._count_control("Reset")
         frame = FrameIndex(self._position())
-        self._controls.append(Reset(session=self.id, epoch=_NO_EPOCH, id=reset_id, restart=False, frame=frame))
+        # Before a marker that counts the partial frame as whole: nobody needs to complete it to have the reset done.
+        place = len(self._controls)
+        while place and self._controls[place - 1].frame > frame:
+            place -= 1
+        reset = Reset(session=self.id, epoch=_NO_EPOCH, id=reset_id, restart=False, frame=frame)
+        self._controls.insert(place, reset)
 
     def receive_init(self) -> None:
         """Start afresh: audio and requests not yet processed vanish, steps and times begin again, Ready answers.

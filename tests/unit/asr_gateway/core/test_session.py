@@ -259,6 +259,20 @@ def test_a_reset_holds_its_place_in_the_stream() -> None:
     assert taken(begun) == ([reset], [4])
 
 
+def test_a_reset_does_not_wait_for_the_partial_frame_that_a_marker_before_it_waits_for() -> None:
+    begun = streaming()
+    begun.receive_audio(audio(1.5))
+    begun.receive_marker(1)
+    begun.receive_reset(2)
+    begun.receive_marker(3)
+
+    reset = Reset(session=ID, epoch=Epoch(1), id=2, restart=False, frame=FrameIndex(1))
+    markers = [Marker(session=ID, epoch=Epoch(1), id=i, frame=FrameIndex(2)) for i in (1, 3)]
+    assert taken(begun) == ([reset], [0])
+    begun.receive_audio(audio(0.5))
+    assert taken(begun) == (markers, [1])
+
+
 def test_sixty_four_flushes_and_resets_may_be_under_way() -> None:
     begun = streaming()
     for _ in range(32):
