@@ -11,7 +11,6 @@ resolver or an empty file must not cut a single live stream.
 import asyncio
 import ipaddress
 import re
-import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,6 +19,7 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
+from asr_gateway.io.names import addresses_of
 from shared.errors import ConfigError
 from shared.log_events import DISCOVERY_FAILED
 
@@ -75,10 +75,8 @@ class Named:
             OSError: it gives none.
             UnicodeError: the name can be none: it has two dots in a row, or more than 63 characters without one.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         # The resolver shuffles: sorted, one worker stays one worker.
-        addresses = sorted({str(address[0]) for *_, address in found})
+        addresses = sorted(await addresses_of(self.host, self.port))
         return {_tcp(address, self.port) for address in (addresses if self.every_address else addresses[:1])}
 
 

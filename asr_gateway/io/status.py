@@ -11,6 +11,7 @@ from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.scrape import scrape_target
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.http import build_info
+from asr_gateway.io.names import Resolver
 from asr_gateway.metrics import GatewayMetrics
 from shared.exposition import CONTENT_TYPE, merge
 
@@ -101,7 +102,8 @@ async def scraped(url: str) -> bytes:
     """Return a worker's metrics, or nothing if it does not answer at once and in full: it may be dead or busy."""
     timeout = aiohttp.ClientTimeout(total=SCRAPE_WITHIN_S)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url) as response:
+        connector = aiohttp.TCPConnector(resolver=Resolver())
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as client, client.get(url) as response:
             if response.status != web.HTTPOk.status_code:
                 return b""
             await response.content.readexactly(MAX_SCRAPE_BYTES)

@@ -63,7 +63,7 @@ class Frames:
         """Takes in what was read; returns, as the parser does, whether that was the end, and what is left."""
         self.feed_eof = parser.feed_eof
         self.was_fed = False
-        """Set by ``Ears`` whenever something was read, of a frame that is not complete, too; for others to take back."""
+        """Set by ``Ears`` whenever something was read, be it a piece of a frame; for others to take back."""
         self._parser = parser
         self._messages = messages
         self._max_bytes = min(max_bytes, _MAX_PLAIN)
