@@ -7,6 +7,7 @@ callables that only read.
 import contextlib
 import http.server
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable
@@ -79,6 +80,10 @@ class _Server(http.server.ThreadingHTTPServer):
         self._open_since_s: dict[socket.socket, float] = {}
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind, and no more: HTTPServer asks a resolver for its name, which nobody needs, and waits if that hangs."""
+        socketserver.TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):

@@ -50,6 +50,15 @@ def test_no_answer_names_what_runs_here(server: StatusServer) -> None:
         assert answer.headers["Server"] == "asr-worker"
 
 
+def test_no_resolver_is_asked_what_the_address_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "gethostbyaddr", lambda host: asked.append(host) or (host, [], [host]))
+    status = Status(metrics=lambda: b"", is_ready=lambda: True, is_stuck=lambda: False)
+    with StatusServer(status, host="127.0.0.1", port=0) as server:
+        assert get(server, "/readyz")[0] == 200
+    assert asked == []
+
+
 def has_ipv6() -> bool:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
