@@ -57,7 +57,11 @@ def raise_descriptor_limit() -> None:
 
 
 def http_logger() -> logging.Logger:
-    """Return what aiohttp's server logs to: nothing of requests that are no HTTP; it would quote them, keys and all."""
+    """Return what aiohttp's server logs to: nothing of requests that are no HTTP; it would quote them, keys and all.
+
+    Nor what WebSockets ask for as subprotocols: some browsers' clients send keys in that place.
+    """
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
     logger = logging.getLogger("asr_gateway.http")
     logger.addFilter(_is_no_foreign_fault)
     return logger

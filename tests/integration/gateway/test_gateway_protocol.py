@@ -370,3 +370,11 @@ async def test_the_path_answers_a_plain_get_with_what_it_wants(rig: Any, gateway
     assert await gateway.status("/api/build_info") == 200
     assert await gateway.status("/") == 200
     assert await gateway.status("/nothing") == 404
+
+
+async def test_what_a_client_asks_for_as_subprotocol_is_no_line_in_the_log(
+    gateway: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway.ready_client(protocols=("token", "may-be-a-key")) as client:
+        assert client.socket.protocol is None
+    assert "may-be-a-key" not in caplog.text
