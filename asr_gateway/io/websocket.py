@@ -12,7 +12,7 @@ from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.http import authenticate
 from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.websocket_client import GOODBYE_S, WebSocketClient
-from shared.errors import AsrError
+from shared.errors import AsrError, BadMessageError
 from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 from shared.messages import SessionKind
 
@@ -23,6 +23,7 @@ MAX_LAG_S: Final = 0.5
 SWEEPS_PER_REPORT: Final = 4
 """What clients have used is added to the metrics so much more rarely."""
 WRITER_LIMIT: Final = 1 << 14
+_REASON_CHARS: Final = 200
 SILENCE_PREFIX_QUERY: Final = "silence_prefix"
 """``?silence_prefix=1`` asks for the module's ``silence_prefix_s`` of silence before the client's audio."""
 
@@ -46,6 +47,7 @@ class WebSocketRoute:
 
         Raises:
             UnauthorizedError: it brought no key that is known, or needs none but comes from a stranger's page.
+            BadMessageError: what asks for a WebSocket is not what asks for one in RFC 6455.
             RestartingError: the gateway drains. Said before the upgrade: a proxy can still ask another gateway.
         """
         key = authenticate(request, self._keys)
@@ -62,6 +64,11 @@ class WebSocketRoute:
             await socket.prepare(request)
         except ConnectionError:  # it left before we answered; sending this instead, aiohttp finds that out for itself
             return web.Response()
+        except web.HTTPBadRequest as error:
+            raise BadMessageError(f"this is no WebSocket handshake: {error.text}"[:_REASON_CHARS]) from None
+        except ValueError:  # aiohttp reads this header as if it could hold ASCII only
+            message = "this is no WebSocket handshake: Sec-WebSocket-Key must be 16 bytes in base64"
+            raise BadMessageError(message) from None
         transport = request.transport
         if transport is None:
             return socket

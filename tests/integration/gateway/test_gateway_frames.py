@@ -1,6 +1,8 @@
 """WebSocket frames that no client library would send: written by hand to a raw socket."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -57,3 +59,29 @@ async def test_frames_may_be_cut_anywhere(rig: Any, gateway: Any) -> None:
         writer.write(GOOD + b"\x89\x80" + MASK)
 
         assert await reader.readuntil(b"\x8a\x00") == b"\x8a\x00"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"Sec-WebSocket-Version: 99", "Unsupported version: 99"),
+        (b"Connection: close", "No CONNECTION upgrade hdr"),
+        (b"Sec-WebSocket-Key: AAAA", "Handshake error: 'AAAA'"),
+        ("Sec-WebSocket-Key: schlüssel".encode(), "Sec-WebSocket-Key must be 16 bytes in base64"),
+    ],
+)
+async def test_what_is_no_handshake_is_told_so(
+    rig: Any, gateway: Any, caplog: pytest.LogCaptureFixture, line: bytes, reason: str
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    header = line.partition(b":")[0]
+    writer.write(re.sub(header + rb":[^\r]*", line, rig.upgrade()))
+    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    writer.close()
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    fields = json.loads(body)
+    assert fields["code"] == "bad_message"
+    assert fields["error"].startswith("this is no WebSocket handshake: ")
+    assert reason in fields["error"]
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
