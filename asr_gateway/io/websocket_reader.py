@@ -28,9 +28,12 @@ from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.live_service import LiveService, OpusDecoder
 from asr_gateway.io.stream import Stream
 from shared.errors import AsrError
+from shared.units import SAMPLE_RATE
 
 BIG_MESSAGE_BYTES: Final = 1 << 17
 """From here on, messages are decoded in turn: 1.3 s of float32 samples."""
+LONG_PIECE_SAMPLES: Final = SAMPLE_RATE
+"""From here on, pieces of one Opus message are decoded in turn: a second of it takes one to two milliseconds."""
 MESSAGES_PER_TURN: Final = 32
 """A client with more to say lets the others have a turn first."""
 _TURN_S: Final = 0.001
@@ -144,7 +147,8 @@ class WebSocketReader:
     def _take_opus_now(self, stream: Stream, data: bytes) -> None:
         pieces = self._opus_pieces(data)
         for pcm in pieces:
-            if not stream.audio(pcm):
+            # Behind a long piece may come a minute of them, which takes longer to decode than others should wait.
+            if not stream.audio(pcm) or len(pcm) >= LONG_PIECE_SAMPLES:
                 self._take_no_more()
                 self._begun = pieces
                 return
@@ -234,6 +238,10 @@ class WebSocketReader:
                 return
             stream.audio(pcm)
             await self._wait_for_room()
+            if len(pcm) >= LONG_PIECE_SAMPLES:
+                # As with big messages: of all clients one decodes in a turn of the loop.
+                async with self._service.big_messages:
+                    await asyncio.sleep(0)
 
     def _may_read(self) -> bool:
         client = self._client

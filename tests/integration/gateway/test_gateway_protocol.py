@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -9,7 +11,10 @@ import msgpack
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
+from asr_gateway import app
+from asr_gateway.audio.opus import OggOpusDecoder
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
 FRAME_S = 0.08
@@ -163,6 +168,46 @@ async def test_ogg_opus_in_pieces_is_transcribed(rig: Any, gateway: Any, as_inte
 
     assert [message["step_idx"] for message in messages if message["type"] == "Step"] == list(range(1, 26))
     assert rig.words_of(messages)
+
+
+@pytest.mark.parametrize("n_bytes", [60_000, 1 << 20])
+async def test_a_long_message_of_opus_lets_the_others_have_a_turn_after_each_second_of_it(
+    rig: Any, shared_worker: Any, monkeypatch: pytest.MonkeyPatch, n_bytes: int
+) -> None:
+    turns, decoded_in = 0, []
+
+    class Decoder:
+        def __init__(self) -> None:
+            self._decoder = OggOpusDecoder()
+
+        def feed_in_pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
+            for pcm in self._decoder.feed_in_pieces(data):
+                decoded_in.append(turns)
+                yield pcm
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    monkeypatch.setattr(app, "OggOpusDecoder", Decoder)
+    pcm = rig.noise(200)
+    file = io.BytesIO()
+    soundfile.write(file, pcm, SAMPLE_RATE, format="OGG", subtype="OPUS")
+    data = file.getvalue()
+    async with rig.gateway(shared_worker.endpoint) as gateway, gateway.ready_client() as client:
+        counting = asyncio.create_task(count_turns())
+        for start in range(0, len(data), n_bytes):
+            await client.send("OggOpus", data=data[start : start + n_bytes])
+        await client.send("Flush")
+        messages = await client.until("Flushed")
+        counting.cancel()
+
+    assert len(decoded_in) >= 16
+    # The rest of one message and the beginning of the next may come together.
+    assert max(Counter(decoded_in).values()) <= 2
+    assert len([message for message in messages if message["type"] == "Step"]) in (200, 201)
 
 
 async def test_init_begins_a_new_opus_stream(rig: Any, gateway: Any) -> None:
