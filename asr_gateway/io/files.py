@@ -32,6 +32,8 @@ from shared.units import SAMPLE_RATE
 
 MAX_STARTING: Final = 4
 """Files of a module that may have a decoder and no slot: each takes 40 MB, and starting one takes CPU time."""
+START_WITHIN_S: Final = 5.0
+"""What starting decoders, its own and those before it, may add to a file's wait for a slot."""
 ORDER_WAIT_S: Final = 2.0
 """How long a file waits for those before it to ask for their slots."""
 _GONE_CHECK_S: Final = 0.25
@@ -164,7 +166,8 @@ class FileTranscriber:
         turn_before, turn = line.newest_turn, asyncio.Event()
         line.newest_turn = turn
         try:
-            async with asyncio.timeout(self._config.file_wait_s), line.starting:
+            # The wait for a slot is the fleet's to end: none at all is enough for a file that finds one free.
+            async with asyncio.timeout(self._config.file_wait_s + START_WITHIN_S), line.starting:
                 decoder = await stack.enter_async_context(open_decoder(file, self._file_limits))
                 await decoder.read_info()
                 await _wait_briefly(turn_before)

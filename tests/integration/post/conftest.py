@@ -242,6 +242,13 @@ def busy() -> Iterator[Service]:
         yield service
 
 
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Service]:
+    """As busy, but no file may wait."""
+    with running(batch_size=1, step_ms=40, limits=LIMITS | {"file_wait_s": 0}) as service:
+        yield service
+
+
 @pytest.fixture(scope="session")
 def files() -> type[Files]:
     return Files
