@@ -10,7 +10,7 @@ from typing import Annotated
 
 from shared.allowed import Choice, Expanded, Range, Shape, said
 from shared.credit import DEFAULT_WINDOW_FRAMES
-from shared.units import MAX_CODEBOOKS, MAX_HEADS, MAX_SLOTS, words_delay_frames
+from shared.units import LEAST_GATEWAY_TIMEOUT_S, MAX_CODEBOOKS, MAX_HEADS, MAX_SLOTS, words_delay_frames
 
 Count = Annotated[int, Range(1, 1 << 31)]
 Bytes = Annotated[int, Range(1024, 1 << 40)]
@@ -197,7 +197,9 @@ class WorkerConfig:
     window_frames: Annotated[int, Range(1, MAX_SLOTS)] = said(
         "frames that a gateway may send ahead in a session", default=DEFAULT_WINDOW_FRAMES
     )
-    gateway_timeout_s: Seconds = said("silent for longer, a gateway loses its slots", default=5.0)
+    gateway_timeout_s: Annotated[float, Range(LEAST_GATEWAY_TIMEOUT_S)] = said(
+        "silent for longer, a gateway loses its slots", default=5.0
+    )
     drain_s: Patience = said("how long sessions may go on after SIGTERM", default=30.0)
     max_sessions: Count | None = said(
         "sessions admitted at once; default: as many as a GPU was measured to hold, on CPU the batch size", default=None

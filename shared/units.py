@@ -29,6 +29,9 @@ MAX_PENDING_MARKERS: Final = 64
 MAX_PENDING_CONTROLS: Final = 64
 """Flushes, resets and Inits of one session that may be under way at once; likewise."""
 
+LEAST_GATEWAY_TIMEOUT_S: Final = 0.5
+"""A worker gives no gateway up any sooner: one whose clients say nothing is heard twice in this time."""
+
 SessionId = NewType("SessionId", int)
 """One client stream, for its whole life, on whatever worker: a random integer below 2**63."""
 

@@ -27,12 +27,13 @@ from asr_gateway.core.session import Session
 from shared.errors import LinkError
 from shared.log_events import LINK_MESSAGE_REFUSED, LINK_NOT_OPENED
 from shared.messages import PROTOCOL_VERSION, Heartbeat, Hello, ToGateway, ToWorker
+from shared.units import LEAST_GATEWAY_TIMEOUT_S
 from shared.wire import MAX_PART_BYTES, decode_to_gateway, encode
 
 HELLO_EVERY_S: Final = 0.5
 HELLO_AGAIN_S: Final = 5.0
 """After an Unwelcome: the worker may be replaced by one that speaks our version."""
-HEARTBEAT_EVERY_S: Final = 1.0
+HEARTBEAT_EVERY_S: Final = LEAST_GATEWAY_TIMEOUT_S / 2
 MAX_DRAIN: Final = 256
 MAX_BLOCK_FRAMES: Final = 512
 """4 MB of audio in one message."""

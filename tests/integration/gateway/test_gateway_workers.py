@@ -89,6 +89,14 @@ async def test_a_worker_that_hangs_is_given_up_and_taken_back_when_it_wakes(rig:
             assert await _words(client, rig, rig.noise(12))
 
 
+async def test_a_client_that_says_nothing_keeps_its_slot_however_soon_silent_gateways_lose_theirs(rig: Any) -> None:
+    worker = rig.worker("--gateway-timeout-s", "0.5")
+    async with rig.gateway(worker.endpoint) as gateway, gateway.ready_client() as client:
+        await asyncio.sleep(2.2)
+        await client.send("Flush", id=1)
+        assert (await client.receive())["type"] == "Flushed"
+
+
 async def test_a_draining_worker_finishes_what_it_has_and_gets_nothing_new(rig: Any) -> None:
     worker = rig.worker()
     async with rig.gateway(worker.endpoint) as gateway:
