@@ -18,6 +18,8 @@ Period = Annotated[float, Range(1.0, above=True)]
 Seconds = Annotated[float, Range(0.0, above=True)]
 VocabularySize = Annotated[int, Range(4, 1 << 31)]
 """Ids 0 (end of word) and 3 (padding) have a meaning, so there are at least four."""
+Buffer = Annotated[float, Range(0.08)]
+"""Seconds of audio that may wait: one frame at least, for only whole ones leave."""
 Patience = Annotated[float, Range(0.0)]
 """Seconds that may be none."""
 FileReference = Annotated[
@@ -151,10 +153,10 @@ class GatewayConfig:
     port: Annotated[int, Range(0, 65_535)] = said("where it listens; 0: any free port", default=8080)
     allow_no_keys: bool = said("serve without authorized_ids, on a loopback address only", default=False)
     max_message_bytes: Bytes = said("of one WebSocket message", default=1 << 20)
-    max_buffered_audio_s: Seconds = said(
+    max_buffered_audio_s: Buffer = said(
         "decoded audio that may wait for credit in one session while audio_budget_bytes lasts", default=60.0
     )
-    min_buffered_audio_s: Seconds = said("decoded audio that every session may hold, budget or not", default=2.0)
+    min_buffered_audio_s: Buffer = said("decoded audio that every session may hold, budget or not", default=2.0)
     audio_budget_bytes: Bytes = said("waiting audio of all sessions", default=256 << 20)
     output_buffer_bytes: Bytes = said("output that may wait for a client that reads slowly", default=64 << 10)
     slow_consumer_s: Seconds = said("how long it may wait before the client is closed", default=15.0)

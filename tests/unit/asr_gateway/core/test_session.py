@@ -8,6 +8,7 @@ import pytest
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.outbound import Outbound
 from asr_gateway.core.session import Session, SessionState
+from shared.config import GatewayConfig
 from shared.errors import BadMessageError, LinkError
 from shared.messages import Close, EventKind, Flush, Marker, Open, Reset, SessionKind, StepEvent
 from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
@@ -98,6 +99,16 @@ def test_frames_leave_while_there_is_credit_and_go_on_with_every_step() -> None:
     assert not begun.can_send
     begun.stepped(0)
     assert taken(begun) == ([], [4])
+
+
+def test_the_least_that_may_wait_leaves_room_to_complete_a_frame() -> None:
+    bounds = AudioBounds.of(GatewayConfig(min_buffered_audio_s=0.08, max_buffered_audio_s=0.08))
+    account = AudioAccount(ByteBudget(0), bounds)
+    begun = Session(session_id=ID, kind=SessionKind.LIVE, account=account)
+
+    assert begun.receive_audio(audio(1919 / 1920))
+    assert not begun.receive_audio(np.zeros(1, np.float32))
+    assert begun.has_new_frame
 
 
 def test_a_block_without_room_takes_the_rest_next_time() -> None:
