@@ -10,6 +10,7 @@ The event names are in ``log_events.py``.
 
 import contextlib
 import logging
+import os
 import queue
 import re
 import sys
@@ -109,6 +110,11 @@ def open_logs(
         structlog.reset_defaults()
 
 
+def takes_colours(environ: Mapping[str, str]) -> bool:
+    """Return whether the user's terminal understands colours, and the user wants them (no-color.org)."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
 class Redactor:
     """A structlog processor that takes out secrets and what clients said: by field name, and known keys anywhere."""
 
@@ -142,7 +148,9 @@ class _Outlet:
         self._writer = writer
         self._process = process
         self._as_json = structlog.processors.JSONRenderer(ensure_ascii=False)
-        self._as_text = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        self._as_text = structlog.dev.ConsoleRenderer(
+            colors=takes_colours(os.environ), exception_formatter=structlog.dev.plain_traceback
+        )
         self._readable = readable
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:

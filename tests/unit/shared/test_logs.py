@@ -72,6 +72,26 @@ def test_a_terminal_gets_readable_lines_and_the_file_json(tmp_path: Path) -> Non
     assert lines((tmp_path / "log.unit").read_text())[0]["worker"] == "tcp://a:1"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "is_coloured"),
+    [("TERM", "xterm", True), ("NO_COLOR", "", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)],
+)
+def test_a_terminal_gets_colours_unless_the_environment_says_no(
+    variable: str,
+    value: str,
+    is_coloured: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(variable, value)
+    with Terminal() as terminal:
+        with opened(tmp_path, terminal):
+            structlog.get_logger().warning(log_events.WORKER_LOST)
+        assert ("\x1b[" in terminal.getvalue()) == is_coloured
+
+
 def test_silent_means_the_file_only(tmp_path: Path, stream: io.StringIO) -> None:
     with opened(tmp_path, stream, silent=True):
         structlog.get_logger().info(log_events.PROCESS_STARTED)
