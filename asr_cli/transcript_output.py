@@ -1,6 +1,8 @@
 """A transcript for people and programs: while it grows, on a terminal; at the end, as a file."""
 
 import json
+import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
@@ -10,7 +12,8 @@ from asr_cli.subtitles import make_cues, to_srt, to_vtt
 from asr_cli.transcript import TimedWord, plain_text
 from shared.units import FRAME_RATE
 
-STATUS_CHARS: Final = 78
+STATUS_COLUMNS: Final = 78
+"""At most so many are written, however wide the terminal is."""
 
 
 class View(Protocol):
@@ -100,8 +103,30 @@ class StatusLine:
         if self._stream.isatty():
             self._is_drawn = True
             # Back to the first column, the line, and clear what an older one left behind.
-            self._stream.write(f"\r{line[:STATUS_CHARS]}\x1b[K")
+            self._stream.write(f"\r{cut(line, status_columns(self._stream))}\x1b[K")
             self._stream.flush()
+
+
+def status_columns(stream: TextIO) -> int:
+    """Return how many columns a line may take on the terminal ``stream`` without being broken."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    # Some say 0 where nobody told them. The last column is left free: after it some begin a new line at once.
+    return min(STATUS_COLUMNS, columns - 1) if columns > 1 else STATUS_COLUMNS
+
+
+def cut(line: str, columns: int) -> str:
+    """Return as much of ``line`` as fits into ``columns``, with a blank for what a terminal would obey."""
+    shown, n_left = [], columns
+    for char in line:
+        width = 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "FW" else 1
+        n_left -= width
+        if n_left < 0:
+            break
+        shown.append(char if char.isprintable() else " ")
+    return "".join(shown)
 
 
 def render_text(_name: Path, _duration_s: float | None, words: Sequence[TimedWord]) -> str:

@@ -1,8 +1,12 @@
+import fcntl
 import io
 import json
+import os
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import msgpack
@@ -15,7 +19,7 @@ from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import encode_audio, session_url
 from asr_cli.serve import demo_config
 from asr_cli.transcript import TimedWord
-from asr_cli.transcript_output import LiveWords, StatusLine, render_json, render_text
+from asr_cli.transcript_output import LiveWords, StatusLine, cut, render_json, render_text
 from asr_cli.usage import UsageError
 
 DEMO = demo_config()
@@ -264,6 +268,28 @@ def test_what_goes_wrong_begins_a_line_of_its_own_on_a_terminal_too() -> None:
     view.show({"type": "Word", "text": "one", "start_time": 0.0})
     view.break_off()
     assert stream.getvalue() == "\ra.wav   0% one\x1b[K\n"
+
+
+@pytest.mark.parametrize(("columns", "n_shown"), [(20, 19), (200, 78), (0, 78)])
+def test_a_narrow_terminal_gets_a_line_that_it_need_not_break(columns: int, n_shown: int) -> None:
+    terminal, ours = os.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    with os.fdopen(ours, "w") as stream, os.fdopen(terminal, "rb", buffering=0) as screen:
+        StatusLine(stream, name=100 * "a", duration_s=2.0).end(0.5)
+        assert screen.read(1000) == f"\r{n_shown * 'a'}\x1b[K\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("a.wav   0% one two three", "a.wav   0% one two "),
+        ("a.wav   0% 日本語日本語", "a.wav   0% 日本語日"),
+        ("a\u0301.wav   0% one two three", "a\u0301.wav   0% one two "),
+        ("a\nb\x1b.wav   0%", "a b .wav   0%"),
+    ],
+)
+def test_a_line_takes_no_more_columns_than_it_may(line: str, shown: str) -> None:
+    assert cut(line, 19) == shown
 
 
 def test_of_audio_of_unknown_length_a_terminal_shows_the_seconds() -> None:
