@@ -131,7 +131,7 @@ def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace
     started_at = time.monotonic()
     try:
         messages = asyncio.run(receive_messages(audio, service, args, view))
-    except UsageError:
+    except (UsageError, KeyboardInterrupt):
         with printing():
             view.break_off()
         raise

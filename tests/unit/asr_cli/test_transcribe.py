@@ -15,7 +15,7 @@ import soundfile
 
 from asr_cli.__main__ import main
 from asr_cli.audio_file import AudioFile
-from asr_cli.live_client import Service, connection, transcribe_by_post, transcribe_live
+from asr_cli.live_client import OnMessage, Service, connection, transcribe_by_post, transcribe_live
 from asr_cli.transcribe import DEFAULT_KEY, chosen_service
 from asr_cli.transcript_output import render_json
 from asr_cli.usage import UsageError
@@ -142,6 +142,18 @@ def test_subtitles_of_several_files_are_not_run_together(
     for fine in (files[:1], ["--output-dir", str(tmp_path), *files]):
         assert main([*command, *fine]) == 1
         assert "nobody answers" in capsys.readouterr().err
+
+
+def test_after_ctrl_c_the_prompt_begins_a_line_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def interrupted(*_: object, on_message: OnMessage, **__: object) -> None:
+        on_message({"type": "Word", "text": "one", "start_time": 0.0})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asr_cli.transcribe.transcribe_live", interrupted)
+    assert main(["transcribe", str(write_audio(tmp_path / "a.wav"))]) == 130
+    assert capsys.readouterr().out == "one\n"
 
 
 HASH = f"sha256:{'0' * 64}"
