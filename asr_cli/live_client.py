@@ -188,12 +188,16 @@ async def connection(silence_s: float) -> AsyncIterator[aiohttp.ClientSession]:
         async with aiohttp.ClientSession(timeout=timeout) as http:
             yield http
     except aiohttp.WSServerHandshakeError as error:
-        raise UsageError(REFUSED.get(error.status, f"the service answered {error.status}")) from error
+        unexpected = f"the answer there is {error.status}, and no WebSocket: not the address of a service? see --url"
+        raise UsageError(REFUSED.get(error.status, unexpected)) from error
     except aiohttp.ConnectionTimeoutError as error:
         message = f"nobody answers within {CONNECT_S:g} s; is the service running? see --url"
         raise UsageError(message) from error
     except TimeoutError as error:
         message = f"the service was silent for {silence_s:g} s"
+        raise UsageError(message) from error
+    except aiohttp.ClientSSLError as error:
+        message = f"no secure connection to {error.host}:{error.port}: {error.strerror}; see --url"
         raise UsageError(message) from error
     except aiohttp.ClientConnectorError as error:
         message = f"nobody answers at {error.host}:{error.port} ({error.strerror}); is the service running? see --url"

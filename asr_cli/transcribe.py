@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from asr_cli.audio_file import AudioFile
+from asr_cli.audio_file import STANDARD_INPUT, AudioFile
 from asr_cli.live_client import Service, transcribe_by_post, transcribe_live
 from asr_cli.output import printing, shown
 from asr_cli.transcript import timed_words
@@ -47,7 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=speed,
         default=0.0,
         metavar="X",
-        help="seconds of audio to send in a second; 1 is live (default: as fast as the service takes it)",
+        help="seconds of audio to send in a second, 1 is live; not with --post (default: as fast as it is taken)",
     )
     parser.add_argument("--post", action="store_true", help="send each file as it is, in one POST request")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write files into DIR instead of printing")
@@ -73,6 +73,7 @@ def speed(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Transcribe the files one after another; an unreadable one is found before any is sent."""
     check_subtitles(args)
+    check_flags(args)
     audio_files = [AudioFile(path, keep=args.post) for path in args.files]
     if args.output_dir is not None:
         check_names(args.files)
@@ -105,6 +106,20 @@ def check_subtitles(args: argparse.Namespace) -> None:
     """
     if args.format in {"srt", "vtt"} and len(args.files) > 1 and args.output_dir is None:
         message = f"--format {args.format} takes one file, or --output-dir DIR, where each gets subtitles of its own"
+        raise UsageError(message)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """See to it that all that was asked for can be done.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if args.post and args.rtf:
+        message = f"--rtf {args.rtf:g}: with --post a file goes as fast as the service takes it; leave one of them out"
+        raise UsageError(message)
+    if (count := args.files.count(STANDARD_INPUT)) > 1:
+        message = f"{STANDARD_INPUT}: given {count} times, but standard input comes only once"
         raise UsageError(message)
 
 

@@ -1,6 +1,7 @@
 """What ``asr transcribe`` does at its edges: mute services, pipes, names that are no text, many files, many keys."""
 
 import argparse
+import asyncio
 import json
 import os
 import socket
@@ -64,6 +65,23 @@ async def test_a_connection_that_does_not_come_about_is_no_silence() -> None:
     with pytest.raises(UsageError, match="nobody answers within 10 s"):
         async with connection(60.0):
             raise aiohttp.ConnectionTimeoutError
+
+
+@pytest.mark.parametrize(
+    ("scheme", "complaint"),
+    [("http", "the answer there is 404, and no WebSocket"), ("https", r"no secure connection to 127.0.0.1:\d+: .*SSL")],
+)
+async def test_somebody_else_at_the_address_is_told_from_nobody(scheme: str, complaint: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        service = Service(url=f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", key="right")
+        with pytest.raises(UsageError, match=complaint):
+            await transcribe_live(iter(()), service, rtf=0, on_message=lambda _: None)
 
 
 async def test_what_fails_beside_the_connection_is_not_blamed_on_the_service() -> None:
@@ -142,6 +160,20 @@ def test_subtitles_of_several_files_are_not_run_together(
     for fine in (files[:1], ["--output-dir", str(tmp_path), *files]):
         assert main([*command, *fine]) == 1
         assert "nobody answers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--post", "--rtf", "2", "a.wav"], "--rtf 2: with --post a file goes as fast as the service takes it"),
+        (["-", "a.wav", "-"], "-: given 2 times, but standard input comes only once"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["transcribe", *arguments]) == 1
+    assert complaint in capsys.readouterr().err
 
 
 def test_after_ctrl_c_the_prompt_begins_a_line_of_its_own(
