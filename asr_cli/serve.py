@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -165,15 +166,20 @@ def link_endpoints(private_dir: str, ports: Sequence[int]) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ``count`` different TCP ports of the loopback address that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Return ``count`` different TCP ports of the loopback address that nobody listens on now.
+
+    Raises:
+        UsageError: there are not so many, or not so many files may be open.
+    """
     try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for sock in sockets:
+                sock.bind(("127.0.0.1", 0))
+            return [sock.getsockname()[1] for sock in sockets]
+    except OSError as error:
+        message = f"no {count} free ports, two for each worker: {error.strerror}; --workers asks for fewer"
+        raise UsageError(message) from error
 
 
 def commands(plan: ServePlan) -> dict[str, list[str]]:

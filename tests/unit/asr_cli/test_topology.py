@@ -1,8 +1,11 @@
+import resource
+
 import pytest
 
 from asr_cli.gpus import visible_gpus
-from asr_cli.serve import link_endpoints
+from asr_cli.serve import free_ports, link_endpoints
 from asr_cli.topology import ServePlan, gateway_arguments, place_workers, worker_arguments, worker_devices
+from asr_cli.usage import UsageError
 
 TWO_GPUS = (
     "GPU 0: NVIDIA H200 (UUID: GPU-1a)\n  MIG 1g.18gb Device 0: (UUID: MIG-2b)\nGPU 1: NVIDIA H200 (UUID: GPU-3c)\n"
@@ -98,3 +101,14 @@ def plan_of_two() -> ServePlan:
 )
 def test_the_link_is_a_port_where_a_folder_is_no_place_for_a_socket(folder: str, endpoints: list[str]) -> None:
     assert link_endpoints(folder, [1, 2]) == endpoints
+
+
+def test_more_ports_than_files_may_be_open_are_refused() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with pytest.raises(UsageError, match="no 100 free ports, two for each worker: Too many open files"):
+            free_ports(100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(set(free_ports(100))) == 100
