@@ -60,7 +60,7 @@ def _checked(message: Any) -> Mapping[str, Any]:
     if not all(isinstance(message.get(name), allowed) for name, allowed in FIELDS.get(kind, {}).items()):
         raise _none_of_ours(message)
     if kind == "Error":
-        complaint = f"the service says: {message['message']}"
+        complaint = f"the service says: {excerpt(message['message'])}"
         raise UsageError(complaint)
     found: Mapping[str, Any] = message
     return found

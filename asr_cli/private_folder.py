@@ -50,9 +50,9 @@ def _locked(folder: Path) -> IO[bytes]:
 
 
 def _no_place(error: OSError) -> UsageError:
-    return UsageError(
-        f"no temporary folder for sockets: {error.strerror}: {error.filename}; TMPDIR names another place"
-    )
+    # Where there is none at all, Python names the folders that it tried, and no file.
+    place = "" if error.filename is None else f": {error.filename}"
+    return UsageError(f"no temporary folder for sockets: {error.strerror}{place}; TMPDIR names another place")
 
 
 def clear_abandoned(parent: Path) -> None:

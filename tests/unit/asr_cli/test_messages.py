@@ -72,6 +72,11 @@ def test_an_error_is_what_the_service_says() -> None:
         from_answer(json.dumps([error]).encode())
 
 
+def test_what_the_service_says_moves_no_cursor() -> None:
+    with pytest.raises(UsageError, match=r"^the service says: one \[2Jtwo$"):
+        from_packet(msgpack.packb({"type": "Error", "message": "one\n\x1b[2Jtwo"}))
+
+
 def test_an_excerpt_is_short_and_moves_no_cursor() -> None:
     assert excerpt("one\r\n\x1b[2Jtwo\x00") == "one [2Jtwo"
     assert excerpt("x" * 1000) == "x" * SHOWN_CHARS + "..."

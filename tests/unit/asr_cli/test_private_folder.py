@@ -83,3 +83,11 @@ def test_no_place_for_it_is_said_in_a_sentence(temporary: Path, monkeypatch: pyt
     said = r"^no temporary folder for sockets: No such file .*absent.*; TMPDIR names "
     with pytest.raises(UsageError, match=said), private_folder():
         pass
+
+
+def test_no_place_for_any_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])  # nobody may write there
+    said = r"^no temporary folder for sockets: No usable temporary directory found in \['/proc'\]; TMPDIR names "
+    with pytest.raises(UsageError, match=said), private_folder():
+        pass
