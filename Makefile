@@ -38,7 +38,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help venv compiled serve test test-slow check format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## make .venv with the pinned packages
 
@@ -65,8 +65,8 @@ format: $(INSTALLED) ## format the code and mend what the linter can mend
 	@$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv, caches and logs
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist logs ./*.egg-info
+clean: ## remove .venv, caches, logs and machine code; what was trained stays in build/
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(MACHINE_CODE) dist logs ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp makes every later `make` instant; it is older than these files when they change.

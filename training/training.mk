@@ -37,17 +37,25 @@ define install_missing
 	fi
 endef
 
+INSTALL_ONNX = $(if $(KOKORO),$(BIN)/python -c 'import onnx; import onnxruntime' 2>/dev/null || $(BIN)/python -m pip install -q onnx onnxruntime)
+
+# What is asked of the bank counts while there is none; it must not seem to count later.
+SAY_BANK_STANDS = $(if $(PEOPLE)$(KOKORO)$(MANIFEST),test ! -f $(DEMO_OUT)/bank/index.npz \
+	|| echo "$(DEMO_OUT)/bank was spoken before: PEOPLE$(comma) KOKORO and MANIFEST add nothing to it; DEMO_OUT names another folder" >&2)
+
 .PHONY: demo-model demo-eval demo-samples
 
 demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES= PEOPLE=FOLDER KOKORO=FOLDER MANIFEST=FILE DEMO_OUT= TRAIN_FLAGS="--start-from TOML")
 	@$(call install_missing,$(SPEECH_PACKAGES) $(if $(PEOPLE),$(PEOPLE_PACKAGES)))
-	$(if $(KOKORO),$(BIN)/python -c 'import onnx; import onnxruntime' 2>/dev/null || $(BIN)/python -m pip install -q onnx onnxruntime)
+	$(INSTALL_ONNX)
+	$(SAY_BANK_STANDS)
 	test -f $(DEMO_OUT)/bank/index.npz || $(BIN)/python -m training bank --bank $(DEMO_OUT)/bank --phrases $(PHRASES) \
 		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(KOKORO),--kokoro $(KOKORO)) $(if $(MANIFEST),--manifest $(MANIFEST))
 	env $(TRAIN_ENV) $(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)
 
 demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= PEOPLE=FOLDER KOKORO=FOLDER EVAL_OUT=)
 	@$(call install_missing,$(SPEECH_PACKAGES) $(EXAM_PACKAGES))
+	$(INSTALL_ONNX)
 	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install -q -e '.[plots]' || true
 	$(BIN)/python -m training eval demo=$(or $(CONFIG),asr_worker/demo/demo.toml) $(if $(BASELINE),before=$(BASELINE)) \
 		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(KOKORO),--kokoro $(KOKORO)) --recordings $(RECORDINGS) --out $(EVAL_OUT)
