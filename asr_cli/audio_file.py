@@ -1,7 +1,9 @@
 """Read an audio file of any format that libsndfile knows, piece by piece, as the service wants it."""
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,14 +39,29 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
-    if path.is_dir():
-        return "is a folder"
-    if not path.exists() and path != STANDARD_INPUT:
-        return "no such file"
+    if path != STANDARD_INPUT:
+        # What the system says about it: to libsndfile all that is a system error.
+        try:
+            if stat.S_ISDIR(path.stat().st_mode):
+                return "is a folder"
+        except FileNotFoundError:
+            return "no such file"
+        except OSError as failure:
+            return f"cannot be read: {failure.strerror}"
+        if not os.access(path, os.R_OK):
+            return f"cannot be read: {os.strerror(errno.EACCES)}"
     if getattr(error, "code", None) == _UNKNOWN_FORMAT:
         return "no audio file that can be read; WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
     reason = getattr(error, "error_string", str(error)).removeprefix("Error : ")
     return f"{reason} {_PIPES}" if is_pipe else reason
+
+
+def _is_pipe(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # whoever opens it will say why
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 class AudioFile:
@@ -64,7 +81,7 @@ class AudioFile:
 
     def __init__(self, path: Path, *, keep: bool = False) -> None:
         self.path = path
-        is_pipe = path == STANDARD_INPUT or path.is_fifo() or path.is_char_device()
+        is_pipe = path == STANDARD_INPUT or _is_pipe(path)
         self._copy = _copied(path) if keep and is_pipe else None
         self._comes_once = is_pipe and self._copy is None
         self._file: Any = self._open()

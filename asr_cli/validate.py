@@ -14,7 +14,7 @@ from asr_cli.output import printing, shown
 from shared.config import ModuleConfig, ServiceConfig
 from shared.config_file import load_config
 from shared.config_rules import access_problems
-from shared.errors import ConfigError
+from shared.errors import CheckpointError, ConfigError
 from shared.hub import find, parse_reference, places
 from shared.settings import KEYS, chosen
 
@@ -73,15 +73,20 @@ def missing_files(service: ServiceConfig) -> list[str]:
         ConfigError: there is a file of the hub, and huggingface_hub is not installed.
     """
     return [
-        f'[modules.{module.name}] {key} = "{reference}": {why_not_here(reference, service.source)}'
+        f'[modules.{module.name}] {key} = "{reference}": {why}'
         for module in service.modules
         for key in ("lm_model_file", "text_tokenizer_file", "audio_tokenizer_file")
-        if find(reference := getattr(module, key), service.source) is None
+        if (why := why_not_here(reference := getattr(module, key), service.source))
     ]
 
 
 def why_not_here(reference: str, source: Path) -> str:
-    """Say where the file that ``reference`` names was looked for in vain, and how it comes here."""
+    """Say where the file that ``reference`` names was looked for in vain, and how it comes here; nothing if it is."""
+    try:
+        if find(reference, source) is not None:
+            return ""
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{reference}: ")
     why = NOT_FETCHED if parse_reference(reference) else NO_FILE
     return why.format(places=places(reference, source))
 

@@ -8,6 +8,8 @@ What is in the cache is used without asking anybody: after ``asr fetch`` everyth
 behind the repository, because published file names have an "@" of their own.
 """
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,7 +50,8 @@ def parse_reference(reference: str) -> HubFile | None:
 def locate(path: str, source: Path) -> Path:
     """Return where ``path`` is meant: as it is if absolute or in the working directory, else beside ``source``."""
     plain = Path(path)
-    return plain if plain.is_absolute() or plain.exists() else source.parent / plain
+    # Not Path.exists(), which may fail: below a folder that we may not enter, or of a name that is too long.
+    return plain if plain.is_absolute() or os.path.exists(plain) else source.parent / plain  # noqa: PTH110
 
 
 def places(reference: str, source: Path, *, cache: Path | None = None) -> str:
@@ -70,12 +73,13 @@ def find(reference: str, source: Path, *, cache: Path | None = None) -> Path | N
     """Return the file if it is on this machine, without any network; None if it is not.
 
     Raises:
+        CheckpointError: it may be here, but we cannot read it.
         ConfigError: the reference is malformed, or huggingface_hub is needed and not installed.
     """
     wanted = parse_reference(reference)
     if wanted is None:
         path = locate(reference, source)
-        return path if path.is_file() else None
+        return path if _is_readable_file(reference, path) else None
     _require_hub(reference)
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 half a second, and not everywhere installed
 
@@ -96,7 +100,7 @@ def resolve(reference: str, source: Path, *, cache: Path | None = None) -> Path:
         cache: the hub's cache folder, if not the usual one (``HF_HOME``).
 
     Raises:
-        CheckpointError: there is no such file, here or there.
+        CheckpointError: there is no such file, here or there, or we cannot read it.
         ConfigError: as ``find``.
     """
     found = find(reference, source, cache=cache)
@@ -126,6 +130,20 @@ def download(reference: str, wanted: HubFile, *, cache: Path | None = None) -> P
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         message = f"{reference}: not in the cache and not to be had now (asr fetch downloads ahead): {reason}"
         raise CheckpointError(message) from error
+
+
+def _is_readable_file(reference: str, path: Path) -> bool:
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+        if is_file:
+            path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        where = "" if str(path) == reference else f"{path} "
+        message = f"{reference}: {where}cannot be read: {error.strerror}"
+        raise CheckpointError(message) from error
+    return is_file
 
 
 def _require_hub(reference: str) -> None:

@@ -97,6 +97,19 @@ def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: 
     )
 
 
+def test_a_model_file_that_cannot_be_read_is_one_problem_among_others(
+    sample_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, name = sample_config.path, 300 * "a"
+    path.write_text(sample_config.changed("lm.safetensors", name))
+    status, _, err = validate("--weights", path, capsys=capsys)
+    first, second, _ = err.splitlines()
+    assert status == 1
+    cannot = f"{path.parent / name} cannot be read: File name too long"
+    assert first == f'error: {path}: [modules.asr] lm_model_file = "{name}": {cannot}'
+    assert "there is no such file" in second
+
+
 def test_a_full_disk_is_said_in_one_line(sample_config: Any) -> None:
     sample_config.path.write_text(sample_config.base)
 

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import subprocess
@@ -89,6 +90,22 @@ def test_a_path_without_a_file_is_refused_with_the_places_that_were_searched(
         f"absent.bin: there is no such file; looked for {tmp_path}/absent.bin and {tmp_path}/etc/absent.bin"
     )
     assert find("folder", tmp_path / "unit.toml") is None
+
+
+def test_a_file_that_the_system_keeps_from_us_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = 300 * "a"  # refused even to root, as a folder that one may not enter is to others
+    with pytest.raises(CheckpointError, match=f"^{name}: .*/{name} cannot be read: File name too long$"):
+        resolve(name, tmp_path / "unit.toml")
+
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path), mode)
+
+    (tmp_path / "lm.st").write_bytes(b"")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"^lm\.st: .*/lm\.st cannot be read: Permission denied$"):
+        resolve("lm.st", tmp_path / "unit.toml")
 
 
 def test_a_file_in_the_cache_is_used_as_it_is(tmp_path: Path) -> None:
