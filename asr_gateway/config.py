@@ -1,6 +1,8 @@
 """What one gateway process is told: flags, then environment, then the configuration file, as one frozen value."""
 
 import argparse
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -161,12 +163,24 @@ def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
     return tuple(sources)
 
 
+def _why_no_spool(folder: str) -> str:
+    try:
+        is_folder = stat.S_ISDIR(Path(folder).stat().st_mode)
+    except FileNotFoundError:
+        is_folder = False
+    except OSError as error:
+        return f"cannot be used: {error.strerror}"
+    if not is_folder:
+        return "there is no such folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else "no files can be written there"
+
+
 def _check(settings: GatewaySettings) -> None:
     # Once more for what flags and variables have changed.
     problems = [*access_problems(settings.keys, settings.gateway), *gateway_problems(settings.gateway)]
     if not settings.sources:
         problems.append("no worker: give --worker tcp://HOST:PORT, --discover dns://NAME:PORT, or set ASR_WORKER")
-    if settings.gateway.spool_dir and not Path(settings.gateway.spool_dir).is_dir():
-        problems.append(f'spool_dir "{settings.gateway.spool_dir}": there is no such folder')
+    if (spool_dir := settings.gateway.spool_dir) and (why := _why_no_spool(spool_dir)):
+        problems.append(f'spool_dir "{spool_dir}": {why}')
     if problems:
         raise ConfigError(*problems)

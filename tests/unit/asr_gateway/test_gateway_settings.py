@@ -134,9 +134,15 @@ def test_a_hashed_key_is_a_hash_and_a_wrong_one_is_not_shown() -> None:
     assert (flag, variable) == (f"--key: {allowed}", f"ASR_KEY: {allowed}")
 
 
-def test_files_need_a_folder_to_wait_in(tmp_path: Path) -> None:
+def test_files_need_a_folder_to_wait_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there, nowhere = str(tmp_path), str(tmp_path / "nowhere")
 
     assert read("--spool-dir", there, "--key", "k", *WORKER).gateway.spool_dir == there
     (problem,) = problems("--spool-dir", nowhere, "--key", "k", *WORKER)
     assert problem == f'spool_dir "{nowhere}": there is no such folder'
+    # Refused even to root, as a folder below one that it may not enter is to others.
+    (problem,) = problems("--spool-dir", 300 * "a", "--key", "k", *WORKER)
+    assert problem == f'spool_dir "{300 * "a"}": cannot be used: File name too long'
+    monkeypatch.setattr("os.access", lambda *_: False)
+    (problem,) = problems("--spool-dir", there, "--key", "k", *WORKER)
+    assert problem == f'spool_dir "{there}": no files can be written there'
