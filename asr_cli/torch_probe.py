@@ -53,7 +53,11 @@ def probe_torch() -> TorchFacts:
     if answer.returncode != 0:
         last_line = (answer.stderr.strip().splitlines() or ["no message"])[-1]
         return TorchFacts(version=None, trouble=last_line)
-    return read_facts(json.loads(answer.stdout))
+    try:
+        # The last line: what is imported may print, too.
+        return read_facts(json.loads(answer.stdout.splitlines()[-1]))
+    except (IndexError, ValueError):
+        return TorchFacts(version=None, trouble=f"its answer is none: {answer.stdout.strip()[-100:]!r}")
 
 
 def read_facts(document: dict[str, Any]) -> TorchFacts:

@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 import sysconfig
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 
 from asr_cli.doctor import capacity_lines, kernel_line
 from asr_cli.serve import demo_config
-from asr_cli.torch_probe import CudaDevice
+from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
 from shared.config_file import load_config
 from shared.number_formats import F16_RISK
 
@@ -31,3 +32,19 @@ def test_numbers_that_may_overflow_on_an_old_device_are_warned_of(
     lines = list(capacity_lines(module, (card,)))
 
     assert lines[1:] == ([F16_RISK] if is_risky else [])
+
+
+@pytest.mark.parametrize(
+    ("printed", "facts"),
+    [
+        ('a word\n{"version": "2.6", "devices": []}\n', TorchFacts(version="2.6")),
+        ("a word\n", TorchFacts(version=None, trouble="its answer is none: 'a word'")),
+        ("", TorchFacts(version=None, trouble="its answer is none: ''")),
+    ],
+)
+def test_what_else_python_prints_when_it_starts_is_no_answer(
+    printed: str, facts: TorchFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.CompletedProcess([], 0, stdout=printed, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    assert probe_torch() == facts
