@@ -10,12 +10,16 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from asr_cli.output import printing
 from shared.config_file import load_config
 from shared.errors import CheckpointError, ConfigError
-from shared.hub import download, parse_reference, resolve
+from shared.hub import download, find, parse_reference, resolve
 from shared.published import verify
+
+NAMED_BY_HAND: Final = Path()
+"""Stands for the configuration of a file that none names."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -49,7 +53,7 @@ def wanted_references(references: list[str], config: Path | None, fallback: str)
     Raises:
         ConfigError: nothing was named, or the configuration is wrong.
     """
-    wanted = dict.fromkeys(references, Path())
+    wanted = dict.fromkeys(references, NAMED_BY_HAND)
     if config is None and not wanted and fallback:
         config = Path(fallback)
     if config is not None:
@@ -68,6 +72,8 @@ def fetch(reference: str, source: Path) -> tuple[str, ...]:
     try:
         hub_file = parse_reference(reference)
         if hub_file is None:
+            if source == NAMED_BY_HAND and find(reference, source) is None:
+                return (f"{reference}: there is no such file here; one of the hub is named hf://owner/repo/file",)
             _say(f"{reference}: here, at {resolve(reference, source)}")
             return ()
         _say(f"{reference}: fetching")

@@ -45,3 +45,11 @@ def test_local_files_are_looked_for_and_each_missing_one_is_told(
     assert status == 1
     assert said.out == f"lm.safetensors: here, at {path.parent}/lm.safetensors\n"
     assert [line.split(":")[1].strip() for line in said.err.splitlines()] == ["hf", "text.model", "mimi.safetensors"]
+
+
+def test_who_forgets_the_scheme_is_told_how_a_file_of_the_hub_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "somebody/codec/mimi.safetensors"]) == 1
+    assert capsys.readouterr().err == (
+        "error: somebody/codec/mimi.safetensors: there is no such file here; "
+        "one of the hub is named hf://owner/repo/file\n"
+    )
