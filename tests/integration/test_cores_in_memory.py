@@ -327,12 +327,14 @@ class CoresInMemory(RuleBasedStateMachine):
         while True:
             before = len(self.to_worker), len(self.to_gateway), self.pool.load().steps
             self.gather()
+            # One turn takes only so much of what sessions hold.
+            has_sent = bool(self.to_worker)
             while self.to_worker:
                 self.worker_hears()
             self.worker_steps()
             while self.to_gateway:
                 self.gateway_hears()
-            if before == (0, 0, self.pool.load().steps) and not self.to_worker:
+            if before == (0, 0, self.pool.load().steps) and not has_sent and not self.to_worker:
                 return
 
     def teardown(self) -> None:
