@@ -15,6 +15,7 @@ import threading
 import time
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -36,9 +37,11 @@ from training.pronunciation import Pronunciations
 from training.published import export, module_of, read_published, take_over, words_of
 from training.samples import write_samples
 from training.trainer import Settings, Trainer
-from training.utterance import UtteranceSource
+from training.utterance import Batch, UtteranceSource
 
 HERE = Path(__file__).parent
+_FRAMES: Final = 64
+"""Of an utterance: longer than the language model's context, so that it never leans on a session's start."""
 
 
 def main() -> None:
@@ -154,16 +157,21 @@ def _train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     module = module_of(args.config)
     net = Net(module, args.seed)
-    source = UtteranceSource(
-        Bank(args.bank), n_frames=64, delay=module.delay_frames, n_words=len(words_of(module)), seed=args.seed
-    )
+    bank = Bank(args.bank)
+
+    def utterances(*, simple: bool) -> UtteranceSource:
+        n_words = len(words_of(module))
+        return UtteranceSource(
+            bank, n_frames=_FRAMES, delay=module.delay_frames, n_words=n_words, seed=args.seed, simple=simple
+        )
+
     is_published = args.start_from is not None and args.start_from.suffix != ".pt"
     if args.start_from and not is_published:
         take_over(net, torch.load(args.start_from, weights_only=True)["net"])
         net.codebooks.write(net.mimi.quantizer)
         say(f"starting from {args.start_from}")
     elif is_published:
-        missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * source.n_frames)
+        missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * _FRAMES)
         say(f"starting from {args.start_from}; the bridge misses {100 * missed:.2f} % of its audio tables")
     schedule = Schedule(
         seconds=60 * args.minutes, steps=args.steps, resumed=args.start_from is not None, peak=args.peak
@@ -171,12 +179,19 @@ def _train(args: argparse.Namespace) -> None:
     settings = Settings(
         state=args.out / "state.pt", schedule=schedule, batch_size=args.batch, device=args.device, seed=args.seed
     )
-    trainer = Trainer(net=net, n_frames=source.n_frames, settings=settings, report=say)
+    trainer = Trainer(net=net, n_frames=_FRAMES, settings=settings, report=say)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # A resumed run must not hear the first batches again.
-    next_batch = fed(source, size=args.batch, seed=[args.seed, trainer.step], device=args.device)
+    feeds = {
+        simple: fed(utterances(simple=simple), size=args.batch, seed=[args.seed, trainer.step], device=args.device)
+        for simple in ([False] if schedule.resumed else [False, True])
+    }
+
+    def next_batch() -> Batch:
+        return feeds[schedule.is_simple(schedule.done(trainer.elapsed_s, trainer.step))]()
+
     if is_published and trainer.step == 0:
         say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device, stopped=stop.is_set):.3f}")
     if not trainer.run(next_batch, stop.is_set):

@@ -2,11 +2,13 @@
 
     share of the time    0 ─────── 0.35 ───────────────── 0.85 ─────── 1
     from nothing         continuous      discrete              settled
+                         simple speech ────── 0.7  all of it ──────────
     resumed              discrete ───────────────────────      settled
+                         all of it ────────────────────────────────────
 
 *continuous*: no quantiser. *discrete*: everything learns through the quantiser. *settled*: the encoder stands still,
 the language model learns on the very codes that a server will see, with the rest of the time's audio and codes kept
-from before.
+from before. *simple speech*: the voices as they are, and few foreign phrases.
 """
 
 import math
@@ -25,6 +27,7 @@ class Phase(Enum):
 
 CONTINUOUS_SHARE: Final = 0.35
 SETTLED_FROM: Final = 0.85
+SIMPLE_SHARE: Final = 0.7
 _WARM_UP_STEPS: Final = 100
 _SETTLED_PEAK: Final = 0.35
 
@@ -50,6 +53,10 @@ class Schedule:
         if done >= SETTLED_FROM:
             return Phase.SETTLED
         return Phase.DISCRETE if self.resumed or done >= CONTINUOUS_SHARE else Phase.CONTINUOUS
+
+    def is_simple(self, done: float) -> bool:
+        """Return whether it is too early for invented voices and many foreign words."""
+        return not self.resumed and done < SIMPLE_SHARE
 
     def learning_rate(self, done: float, step: int) -> float:
         """Return the rate: warm-up, a cosine down to a tenth, and a second, lower cosine in the settled phase."""

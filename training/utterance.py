@@ -19,8 +19,9 @@ _NOISE_CLIPS: Final = 60
 """Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
 _OTHER_VOICES: Final = 0.7
-_FOREIGN_ODDS: Final = 0.5
-"""Odds of a phrase without a known word, beside 1.5 for one of known words only."""
+"""Share of the phrases that are said in another voice than the bank's."""
+_FOREIGN_ODDS, _FEW_FOREIGN = 0.5, 0.1
+"""Odds of a phrase without a known word; one of known words only has one more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class UtteranceSource:
         delay: D of the targets.
         seed: of everything drawn.
         how: what happens to the speech.
-        other_voices: share of the phrases that are said in another voice than the bank's.
+        simple: leave the bank's voices as they are, and draw few phrases without known words.
         n_noises: clips of 20 s to draw noise from.
         n_words: how many of the bank's words the model is to know; the others are foreign to it.
     """
@@ -66,18 +67,18 @@ class UtteranceSource:
         n_words: int,
         seed: int,
         how: Augmentation | None = None,
-        other_voices: float = _OTHER_VOICES,
+        simple: bool = False,
         n_noises: int = _NOISE_CLIPS,
     ) -> None:
         self._bank = bank
         self.n_frames = n_frames
         self._delay = delay
-        self._other_voices = other_voices
+        self._other_voices = 0.0 if simple else _OTHER_VOICES
         self._last_id = FIRST_WORD_ID + n_words - 1
         self._rng = np.random.default_rng(seed)
         shares = bank.known_shares(self._last_id)
         # A model that knows fewer words than the bank would meet too few of them.
-        self._odds = np.cumsum(_FOREIGN_ODDS + shares)
+        self._odds = np.cumsum((_FEW_FOREIGN if simple else _FOREIGN_ODDS) + shares)
         self._how = how or Augmentation()
         foreign = [i for i in range(min(len(bank), 4000)) if np.all(bank[i][1][:, 0] == FOREIGN)]
         clips = pool(self._rng, n_noises, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])

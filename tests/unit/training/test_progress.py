@@ -14,6 +14,12 @@ def test_a_run_from_nothing_goes_through_all_phases_and_a_resumed_one_starts_dis
     assert [resumed.phase(resumed.done(s, 0)) for s in moments] == [Phase.DISCRETE] * 4 + [Phase.SETTLED]
 
 
+def test_only_a_run_from_nothing_begins_with_simple_speech() -> None:
+    fresh, resumed = Schedule(seconds=100), Schedule(seconds=100, resumed=True)
+    assert [fresh.is_simple(done) for done in (0.0, 0.69, 0.71, 1.0)] == [True, True, False, False]
+    assert not any(resumed.is_simple(done) for done in (0.0, 0.5, 1.0))
+
+
 def test_steps_count_instead_of_time_when_they_are_given() -> None:
     schedule = Schedule(seconds=100, steps=10)
     assert [schedule.done(1e9, step) for step in (0, 5, 10, 20)] == [0.0, 0.5, 1.0, 1.0]

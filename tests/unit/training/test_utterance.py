@@ -26,6 +26,15 @@ def test_phrases_of_known_words_come_more_often(tone_bank: Bank) -> None:
     assert np.mean(drawn[:, 0] != FOREIGN) > 2 / 3
 
 
+def test_simple_speech_has_fewer_foreign_words(tone_bank: Bank) -> None:
+    def share(*, simple: bool) -> float:
+        utterances = UtteranceSource(tone_bank, n_frames=50, delay=6, n_words=66, seed=2, simple=simple, n_noises=2)
+        drawn = np.concatenate([utterances.utterance().words for _ in range(200)])
+        return float(np.mean(drawn[:, 0] == FOREIGN))
+
+    assert share(simple=True) < 0.9 * share(simple=False)
+
+
 def test_a_batch_has_the_shapes_of_its_targets(tone_bank: Bank) -> None:
     batch = source(tone_bank, n_words=66).batch(3)
     assert batch.pcm.shape == (3, 50 * 1920)
