@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -183,14 +185,14 @@ def _train(args: argparse.Namespace) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+
     # A resumed run must not hear the first batches again.
-    feeds = {
-        simple: fed(utterances(simple=simple), size=args.batch, seed=[args.seed, trainer.step], device=args.device)
-        for simple in ([False] if schedule.resumed else [False, True])
-    }
+    @cache
+    def feed(*, simple: bool) -> Callable[[], Batch]:
+        return fed(utterances(simple=simple), size=args.batch, seed=[args.seed, trainer.step], device=args.device)
 
     def next_batch() -> Batch:
-        return feeds[schedule.is_simple(schedule.done(trainer.elapsed_s, trainer.step))]()
+        return feed(simple=schedule.is_simple(schedule.done(trainer.elapsed_s, trainer.step)))()
 
     if is_published and trainer.step == 0:
         say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device, stopped=stop.is_set):.3f}")

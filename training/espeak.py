@@ -129,8 +129,8 @@ class Espeak:
         try:
             return self._speak(words, voice)
         except SynthesisError:
-            # Seen once, and never in 51,000 phrases since: the sound was right, but the
-            # event of a word was missing. A word that is merged or skipped fails again.
+            # Seen once and never in 51,000 phrases since, why is unknown: the sound was right, but the event of a word
+            # was missing. A word that is merged or skipped fails again.
             return self._speak(words, voice)
 
     def _speak(self, words: Sequence[str], voice: EspeakVoice) -> Speech:

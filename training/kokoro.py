@@ -178,10 +178,10 @@ def _timed(
     bounds = np.maximum(bounds - _LATE_S, 0.0)
     is_loud = loudness(pcm, RATE_HZ) > _QUIET * np.abs(pcm).max(initial=1e-6)
     first_s, last_s = _extent(pcm)
-    first_of = {owner: index for index, owner in reversed(list(enumerate(owners))) if owner >= 0}
+    firsts = [owners.index(number) for number in range(len(words))]
     starts = {
-        index: max(first_s, _onset(is_loud, float(bounds[index - 1]) if number else 0.0, float(bounds[index])))
-        for number, index in first_of.items()
+        index: max(first_s, _onset(is_loud, float(bounds[index - 1]) if index else 0.0, float(bounds[index])))
+        for index in firsts
     }
     sounds: list[Sound] = []
     begin_s = float(bounds[0])
@@ -201,7 +201,7 @@ def _timed(
     spans = []
     for number, text in enumerate(words):
         end = max(index for index, owner in enumerate(owners) if owner == number)
-        start_s, end_s = starts[first_of[number]], min(last_s, float(bounds[end + 1]))
+        start_s, end_s = starts[firsts[number]], min(last_s, float(bounds[end + 1]))
         if end_s <= start_s:
             message = f"Kokoro did not say {text!r}"
             raise SynthesisError(message)

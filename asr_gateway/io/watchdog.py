@@ -8,7 +8,6 @@ who stood still with the loop, as in a stopped process or on a machine that slee
 
 import asyncio
 import faulthandler
-import itertools
 import os
 import sys
 import threading
@@ -20,28 +19,25 @@ BEAT_S: Final = 1.0
 LOOK_EVERY_S: Final = 10.0
 HUNG_AFTER_LOOKS: Final = 6
 TELL_WITHIN_S: Final = 2.0
-HUNG: Final = 70
-"""Exit status, of a fault of our own (EX_SOFTWARE)."""
 
 
 @contextmanager
 def watched(*, look_every_s: float = LOOK_EVERY_S, give_up: Callable[[], None] | None = None) -> Iterator[None]:
     """Watch the running event loop meanwhile; ``give_up`` is called in a thread, and by default ends the process."""
     loop = asyncio.get_running_loop()
-    beats = itertools.count()
-    last_beat = 0
+    n_beats = 0
     due: asyncio.TimerHandle
     is_over = threading.Event()
 
     def beat() -> None:
-        nonlocal last_beat, due
-        last_beat = next(beats)
+        nonlocal n_beats, due
+        n_beats += 1
         due = loop.call_later(min(BEAT_S, look_every_s), beat)
 
     def look() -> None:
         seen, n_looks = -1, 0
         while not is_over.wait(look_every_s):
-            seen, n_looks = last_beat, n_looks + 1 if seen == last_beat else 0
+            seen, n_looks = n_beats, n_looks + 1 if seen == n_beats else 0
             if n_looks == HUNG_AFTER_LOOKS:
                 (give_up or _give_up)()
                 return
@@ -61,7 +57,7 @@ def _give_up() -> None:
     teller = threading.Thread(target=_tell, name="watchdog tells", daemon=True)
     teller.start()
     teller.join(TELL_WITHIN_S)
-    os._exit(HUNG)
+    os._exit(os.EX_SOFTWARE)
 
 
 def _tell() -> None:

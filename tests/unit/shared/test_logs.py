@@ -116,13 +116,13 @@ def test_the_level_decides_what_is_written(tmp_path: Path, stream: io.StringIO, 
 
 def test_what_libraries_log_comes_the_same_way(tmp_path: Path, stream: io.StringIO) -> None:
     with opened(tmp_path, stream):
-        logging.getLogger("unit.library").warning("slow: %s s", 3)
-        logging.getLogger("unit.library").log(25, "between two levels")
-        logging.getLogger("unit.library").debug("not asked for")
+        logging.getLogger("unit.dependency").warning("slow: %s s", 3)
+        logging.getLogger("unit.dependency").log(25, "between two levels")
+        logging.getLogger("unit.dependency").debug("not asked for")
 
     assert [(line["level"], line["logger"], line["event"]) for line in lines(stream.getvalue())] == [
-        ("warning", "unit.library", "slow: 3 s"),
-        ("info", "unit.library", "between two levels"),
+        ("warning", "unit.dependency", "slow: 3 s"),
+        ("info", "unit.dependency", "between two levels"),
     ]
 
 
