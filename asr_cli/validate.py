@@ -13,7 +13,7 @@ from typing import Final
 from asr_cli.output import printing, shown
 from shared.config import ModuleConfig, ServiceConfig
 from shared.config_file import load_config
-from shared.config_rules import access_problems
+from shared.config_rules import access_problems, spool_problems
 from shared.errors import CheckpointError, ConfigError
 from shared.hub import find, parse_reference, places
 from shared.settings import KEYS, chosen
@@ -50,7 +50,7 @@ def check(path: Path, environ: Mapping[str, str], *, weights: bool) -> int:
     service = loaded.service
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    problems = access_problems((*service.authorized_ids, *keys), service.gateway)
+    problems = [*access_problems((*service.authorized_ids, *keys), service.gateway), *spool_problems(service.gateway)]
     if weights:
         problems += missing_files(service)
     if problems:

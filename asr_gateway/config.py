@@ -1,8 +1,6 @@
 """What one gateway process is told: flags, then environment, then the configuration file, as one frozen value."""
 
 import argparse
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,7 +13,7 @@ from asr_gateway.io.discovery import Source, discovery_source, worker_source
 from shared.allowed import Kind, Shape
 from shared.config import GatewayConfig, ModuleConfig, ServiceConfig
 from shared.config_file import load_config
-from shared.config_rules import access_problems, gateway_problems
+from shared.config_rules import access_problems, gateway_problems, spool_problems
 from shared.errors import ConfigError
 from shared.hub import locate
 from shared.settings import (
@@ -163,24 +161,11 @@ def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
     return tuple(sources)
 
 
-def _why_no_spool(folder: str) -> str:
-    try:
-        is_folder = stat.S_ISDIR(Path(folder).stat().st_mode)
-    except FileNotFoundError:
-        is_folder = False
-    except OSError as error:
-        return f"cannot be used: {error.strerror}"
-    if not is_folder:
-        return "there is no such folder"
-    return "" if os.access(folder, os.W_OK | os.X_OK) else "no files can be written there"
-
-
 def _check(settings: GatewaySettings) -> None:
     # Once more for what flags and variables have changed.
     problems = [*access_problems(settings.keys, settings.gateway), *gateway_problems(settings.gateway)]
     if not settings.sources:
         problems.append("no worker: give --worker tcp://HOST:PORT, --discover dns://NAME:PORT, or set ASR_WORKER")
-    if (spool_dir := settings.gateway.spool_dir) and (why := _why_no_spool(spool_dir)):
-        problems.append(f'spool_dir "{spool_dir}": {why}')
+    problems += spool_problems(settings.gateway)
     if problems:
         raise ConfigError(*problems)

@@ -1,11 +1,14 @@
-"""What must hold between several keys of a configuration: each function returns the problems that it sees.
+"""What must hold between several keys of a configuration, or on this machine: each function returns its problems.
 
 Limits of one key stand beside its type in ``config.py``.
 """
 
 import ipaddress
 import math
+import os
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from shared.config import ContinuousConditioner, GatewayConfig, LmConfig, LutConditioner, MimiConfig, ModuleConfig
@@ -43,6 +46,24 @@ def access_problems(authorized_ids: Sequence[str], gateway: GatewayConfig) -> li
     if not _is_loopback(gateway.host):
         return [f'host "{gateway.host}": without keys only a loopback address like "127.0.0.1" is allowed']
     return []
+
+
+def spool_problems(gateway: GatewayConfig) -> list[str]:
+    """Return what keeps a gateway on this machine from laying uploaded files where it was told to."""
+    why = _why_no_spool(gateway.spool_dir) if gateway.spool_dir else ""
+    return [f'spool_dir "{gateway.spool_dir}": {why}'] if why else []
+
+
+def _why_no_spool(folder: str) -> str:
+    try:
+        is_folder = stat.S_ISDIR(Path(folder).stat().st_mode)
+    except FileNotFoundError:
+        is_folder = False
+    except OSError as error:
+        return f"cannot be used: {error.strerror}"
+    if not is_folder:
+        return "there is no such folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else "no files can be written there"
 
 
 def route_problems(modules: Sequence[ModuleConfig]) -> list[str]:

@@ -77,6 +77,25 @@ def test_a_key_in_the_environment_closes_the_door_too(
     assert err.startswith("error: ASR_KEY: must be")
 
 
+def test_a_folder_for_uploaded_files_is_looked_for_as_a_gateway_does(
+    sample_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, spool_dir = sample_config.path, tmp_path / "spool"
+    path.write_text(f'{sample_config.base}\n[gateway]\nspool_dir = "{spool_dir}"\n')
+    no_folder = f'error: {path}: spool_dir "{spool_dir}": there is no such folder\n'
+
+    assert validate(path, capsys=capsys) == (1, "", no_folder)
+    spool_dir.write_bytes(b"")
+    assert validate(path, capsys=capsys) == (1, "", no_folder)
+    spool_dir.unlink()
+    spool_dir.mkdir()
+    assert validate(path, capsys=capsys)[0] == 0
+    # To root every folder is open.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    no_files = f'error: {path}: spool_dir "{spool_dir}": no files can be written there\n'
+    assert validate(path, capsys=capsys) == (1, "", no_files)
+
+
 def test_model_files_are_looked_for_only_when_asked(sample_config: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = sample_config.path
     path.write_text(sample_config.base)
