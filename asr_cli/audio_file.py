@@ -1,6 +1,7 @@
 """Read an audio file of any format that libsndfile knows, piece by piece, as the service wants it."""
 
 import errno
+import io
 import os
 import shutil
 import stat
@@ -16,17 +17,20 @@ from numpy.typing import NDArray
 
 from asr_cli.output import shown
 from asr_cli.usage import UsageError
+from shared.streamed_wav import NO_SIZE, open_streamed_wav
 from shared.units import SAMPLE_RATE
 
 _UNKNOWN_FORMAT: Final = 1
 """libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length that it does not know as the largest number that it has, or as 0."""
+_MAX_SAMPLE_BYTES: Final = 8
 
 STANDARD_INPUT: Final = Path("-")
 """The path that stands for it, to libsndfile as well."""
 _STANDARD_INPUT_FD: Final = 0
-_THROUGH_PIPES: Final = frozenset({"WAV", "WAVEX", "W64", "AIFF", "AU", "OGG", "MP3"})
+_WAV: Final = frozenset({"WAV", "WAVEX"})
+_THROUGH_PIPES: Final = _WAV | {"RAW", "W64", "AIFF", "AU", "OGG", "MP3"}
 """What libsndfile reads right where it cannot go back. Of a CAF it finds nothing, of an RF64 wrong samples."""
 _PIPES: Final = "Of what comes through a pipe WAV, AIFF, AU, Ogg and MP3 can be read; with --post FLAC and others, too"
 
@@ -34,8 +38,42 @@ _PIPES: Final = "Of what comes through a pipe WAV, AIFF, AU, Ogg and MP3 can be 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
     """Read from front to back: soundfile seeks after every read, and a FLAC that came through a pipe cannot."""
 
+    def __init__(self, file: int | bytes | io.FileIO, **how: Any) -> None:
+        self._file_object = file if isinstance(file, io.FileIO) else None
+        super().__init__(file, **how)
+
+    def close(self) -> None:
+        """Close what it reads from, too: soundfile leaves that open."""
+        super().close()
+        if self._file_object is not None:
+            self._file_object.close()
+
     def seekable(self) -> bool:
         return False
+
+
+def _opened_file(file: int | bytes) -> _ForwardFile:
+    closefd = not isinstance(file, int)
+    return _ForwardFile(open_streamed_wav(file, closefd=closefd) or file, closefd=closefd)
+
+
+def _opened_once(path: Path) -> _ForwardFile:
+    """Open what comes through a pipe, or as standard input.
+
+    Raises:
+        OSError: the system cannot.
+        LibsndfileError: libsndfile cannot.
+    """
+    source = _STANDARD_INPUT_FD if path == STANDARD_INPUT else os.fsencode(path)
+    with io.FileIO(source, closefd=path != STANDARD_INPUT) as pipe:
+        if pipe.seekable():
+            return _opened_file(source)
+        file = _ForwardFile(os.dup(pipe.fileno()))
+        if file.frames or file.format not in _WAV or not soundfile.check_format("RAW", file.subtype):
+            return file
+        # Streamed, by somebody who left 0 for the size. libsndfile has read the header and no byte more.
+        what = {name: getattr(file, name) for name in ("samplerate", "channels", "subtype")}
+        return _ForwardFile(os.dup(pipe.fileno()), format="RAW", endian="LITTLE", **what)
 
 
 def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
@@ -88,7 +126,9 @@ class AudioFile:
         if self._comes_once and self._file.format not in _THROUGH_PIPES:
             message = f"{shown(path)}: {self._file.format} cannot be read from front to back. {_PIPES}"
             raise UsageError(message)
-        is_known = 0 < self._file.frames < _UNKNOWN_FRAMES
+        # The header of what comes through a pipe was often written before anybody knew.
+        unknown = NO_SIZE // (_MAX_SAMPLE_BYTES * self._file.channels) if self._comes_once else _UNKNOWN_FRAMES
+        is_known = 0 < self._file.frames < unknown
         self.duration_s: float | None = self._file.frames / self._file.samplerate if is_known else None
         """None if the header does not tell; counted once all pieces were read."""
         if not self._comes_once:
@@ -96,11 +136,13 @@ class AudioFile:
 
     def _open(self) -> _ForwardFile:
         try:
+            if self._comes_once:
+                return _opened_once(self.path)
             if self._copy is not None:
                 self._copy.seek(0)
-                return _ForwardFile(self._copy.fileno(), closefd=False)
+                return _opened_file(self._copy.fileno())
             # As bytes: a name need not be UTF-8.
-            return _ForwardFile(os.fsencode(self.path))
+            return _opened_file(os.fsencode(self.path))
         except (OSError, soundfile.LibsndfileError) as error:
             message = f"{shown(self.path)}: {_why_not(self.path, error, is_pipe=self._comes_once)}"
             raise UsageError(message) from error

@@ -82,6 +82,8 @@ def decode(source: int, out: IO[bytes], limits: ChildLimits) -> None:
     # Here, not at the top: the limits must hold before a codec is loaded, and the gateway imports this module.
     import soundfile  # noqa: PLC0415
 
+    from shared.streamed_wav import open_streamed_wav  # noqa: PLC0415
+
     class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
         """Read from front to back: soundfile seeks after every read, and a FLAC of unknown length cannot."""
 
@@ -89,7 +91,7 @@ def decode(source: int, out: IO[bytes], limits: ChildLimits) -> None:
             return False
 
     try:
-        file = ForwardFile(source, closefd=False)
+        file = ForwardFile(open_streamed_wav(source, closefd=False) or source, closefd=False)
     except (soundfile.SoundFileError, OSError) as error:
         if not os.fstat(source).st_size:
             raise _RefusedError(BAD_AUDIO, "the body is empty: it must be the audio file itself") from error

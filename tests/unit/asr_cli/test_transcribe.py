@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,6 +130,38 @@ def test_a_file_that_has_gone_when_its_turn_comes_is_named(tmp_path: Path) -> No
 def test_audio_that_comes_through_a_pipe_is_read(ending: str, tmp_path: Path) -> None:
     with through_a_pipe(write_audio(tmp_path / f"a.{ending}").read_bytes()) as path:
         assert sum(map(len, AudioFile(path).pieces())) >= 2400
+
+
+SAMPLES = np.random.default_rng(3).integers(-9_000, 9_000, 2_400, np.int16)
+
+
+def samples_of(audio: AudioFile) -> list[int]:
+    return list((np.concatenate(list(audio.pieces())) * 32_768).round().astype(int))
+
+
+@pytest.mark.parametrize("riff_size", [0, 36, 0xFFFF_FFFF])
+@pytest.mark.parametrize("data_size", [0, 0x7FFF_F000, 0xFFFF_FFFF])
+def test_a_wav_whose_writer_could_not_go_back_is_read_to_its_end(
+    riff_size: int, data_size: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.wav"
+    soundfile.write(file, SAMPLES, 24_000)
+    data = bytearray(file.read_bytes())
+    data[4:8], data[40:44] = struct.pack("<I", riff_size), struct.pack("<I", data_size)
+    file.write_bytes(data)
+    before = open_descriptors()
+
+    audio = AudioFile(file)
+    assert open_descriptors() <= before
+    assert (audio.duration_s, samples_of(audio)) == (0.1, SAMPLES.tolist())
+    with through_a_pipe(data) as path:
+        audio = AudioFile(path)
+        assert (audio.duration_s, samples_of(audio), audio.duration_s) == (None, SAMPLES.tolist(), 0.1)
+    with through_a_pipe(data) as path:
+        audio = AudioFile(path, keep=True)
+        assert (audio.duration_s, samples_of(audio)) == (0.1, SAMPLES.tolist())
+        audio.body().close()
+    assert open_descriptors() <= before
 
 
 @pytest.mark.parametrize("ending", ["flac", "caf", "rf64", "voc"])

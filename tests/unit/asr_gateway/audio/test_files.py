@@ -112,6 +112,16 @@ async def test_a_cut_off_wav_gives_what_is_there(folder: Folder) -> None:
     assert len(pcm) == 480
 
 
+@pytest.mark.parametrize("riff_size", [0, 36, 0xFFFF_FFFF])
+@pytest.mark.parametrize("claim", [0, 0xFFFF_FFFF])
+async def test_a_streamed_wav_is_read_to_its_end(folder: Folder, riff_size: int, claim: int) -> None:
+    samples = np.random.default_rng(3).integers(-9_000, 9_000, 480, "<i2")
+    body = wav(data=samples.tobytes(), claim=claim)
+    info, pcm = await decode(folder.raw(body[:4] + struct.pack("<I", riff_size) + body[8:]))
+    assert info.duration_s == 0.02
+    assert np.abs(pcm - samples / 32_768).max() < 1e-6
+
+
 async def refused(file: BinaryIO, reason: str, limits: FileLimits = LIMITS) -> None:
     with pytest.raises(BadAudioError, match=reason):
         await decode(file, limits)
