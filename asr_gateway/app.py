@@ -4,8 +4,8 @@
     POST {path}        files.py       whole files          GET /metrics, /healthz, /readyz
                                                            anything else: files, or the built-in page
 
-Stopping is a drain: not ready any more, no new sessions, those that run may finish until the deadline; what is left
-then is told so and closed.
+Stopping is a drain: not ready any more, no new sessions, those that run may finish until the deadline, or until one
+asks again; what is left then is told so and closed.
 """
 
 import asyncio
@@ -60,6 +60,7 @@ class Gateway:
         self._routes = {
             module.path: WebSocketRoute(self._live_service(module.name), keys) for module in settings.modules
         }
+        self._is_hurried = False
         self._log = structlog.get_logger()
 
     def _live_service(self, module: str) -> LiveService:
@@ -86,21 +87,25 @@ class Gateway:
             for task in running:
                 task.cancel()
 
+    def hurry(self) -> None:
+        """Let the drain wait for no session, as if its deadline had come."""
+        self._is_hurried = True
+
     async def _drain(self) -> None:
         self._dispatch.drain()
         self._log.info(DRAIN_STARTED, sessions_count=self._dispatch.n_sessions)
-        if not await self._wait_until(lambda: self._dispatch.n_sessions == 0, self._config.drain_s):
+        await self._wait_until(lambda: self._is_hurried or self._dispatch.n_sessions == 0, self._config.drain_s)
+        if self._dispatch.n_sessions:
             self._log.warning(DRAIN_TIMED_OUT, sessions_count=self._dispatch.n_sessions)
             self._dispatch.end_all(RestartingError("this gateway is restarting; please open a new session"))
         await self._wait_until(lambda: not any(route.n_clients for route in self._routes.values()), GOODBYE_S)
 
-    async def _wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> bool:
+    async def _wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not is_done():
             if asyncio.get_running_loop().time() >= deadline:
-                return False
+                return
             await asyncio.sleep(_POLL_S)
-        return True
 
     @asynccontextmanager
     async def _listening(self, listener: socket.socket) -> AsyncIterator[None]:

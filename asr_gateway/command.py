@@ -1,4 +1,4 @@
-"""The command ``asr-gateway``: one gateway process, until SIGTERM or Ctrl-C."""
+"""The command ``asr-gateway``: one gateway process, until SIGTERM or Ctrl-C; asked twice, it waits for no session."""
 
 import asyncio
 import gc
@@ -78,10 +78,16 @@ def _run(settings: GatewaySettings, listener: socket.socket) -> int:
 
 
 async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
-    stop = asyncio.Event()
+    gateway, stop = Gateway(settings), asyncio.Event()
+
+    def ask_to_stop() -> None:
+        if stop.is_set():
+            gateway.hurry()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, ask_to_stop)
     # What was imported lives as long as the process: later collections need not look at it.
     gc.freeze()
     with watched():
-        await Gateway(settings).run(listener, stop)
+        await gateway.run(listener, stop)

@@ -73,6 +73,20 @@ async def test_what_outlasts_the_drain_is_told_and_closed(rig: Any, shared_worke
             assert await asyncio.to_thread(process.wait, 10) == 0
 
 
+async def test_asked_twice_it_waits_for_no_session(rig: Any, shared_worker: Any, tmp_path: Path) -> None:
+    with rig.gateway_process(tmp_path, "--worker", shared_worker.endpoint, "--drain-s", "60") as (process, port):
+        async with aiohttp.ClientSession() as http:
+            gateway = rig.RunningGateway(port, http)
+            await rig.eventually(lambda: rig.is_ready(gateway, 1))
+            async with gateway.ready_client() as client:
+                process.send_signal(signal.SIGINT)
+                await rig.eventually(lambda: _is_draining(gateway))
+                process.send_signal(signal.SIGINT)
+
+                assert (await client.refusal())[::2] == ("restarting", 1012)
+            assert await asyncio.to_thread(process.wait, 10) == 0
+
+
 async def test_a_gateway_that_was_halted_does_not_take_its_clients_for_silent(rig: Any, tmp_path: Path) -> None:
     worker = rig.worker("--gateway-timeout-s", "30")
     flags = ("--worker", worker.endpoint, "--ping-after-s", "0.3", "--silent-client-s", "1")
