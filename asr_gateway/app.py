@@ -12,6 +12,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from random import SystemRandom
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from asr_gateway.io.discovery import Discovery
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.files import FileTranscriber
 from asr_gateway.io.http import StaticFiles, error_response, is_websocket
-from asr_gateway.io.listener import BACKLOG, HeaderDeadline, http_logger
+from asr_gateway.io.listener import BACKLOG, Connection, HeaderDeadline, http_logger
 from asr_gateway.io.live_service import LiveService
 from asr_gateway.io.status import StatusRoutes
 from asr_gateway.io.websocket import WebSocketRoute
@@ -110,18 +111,20 @@ class Gateway:
     @asynccontextmanager
     async def _listening(self, listener: socket.socket) -> AsyncIterator[None]:
         deadline = HeaderDeadline(self._config.header_timeout_s)
-        runner = web.AppRunner(
-            self._application(deadline.arrived),
-            logger=http_logger(),
-            access_log=None,  # it would hold query strings, and they hold keys
-            keepalive_timeout=KEEPALIVE_S,
-            auto_decompress=False,
-            shutdown_timeout=GOODBYE_S,
-        )
+        runner = web.AppRunner(self._application(deadline.arrived), shutdown_timeout=GOODBYE_S)
         await runner.setup()
         assert runner.server is not None, "set up just now"
-        make_protocol = deadline.watching(runner.server)
-        server = await asyncio.get_running_loop().create_server(make_protocol, sock=listener, backlog=BACKLOG)
+        loop = asyncio.get_running_loop()
+        make_connection = partial(
+            Connection,
+            runner.server,
+            loop=loop,
+            logger=http_logger(),
+            access_log=None,  # type: ignore[arg-type]  # it would hold query strings, and they hold keys
+            keepalive_timeout=KEEPALIVE_S,
+            auto_decompress=False,
+        )
+        server = await loop.create_server(deadline.watching(make_connection), sock=listener, backlog=BACKLOG)
         self._log.info(LISTENING_STARTED, address=listener.getsockname()[:2])
         try:
             yield

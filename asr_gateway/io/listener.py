@@ -1,4 +1,4 @@
-"""The listening socket, with what aiohttp lacks: small kernel buffers, and a deadline for a request's headers."""
+"""The listening socket and its connections: small kernel buffers, a deadline for headers and errors of our own."""
 
 import asyncio
 import logging
@@ -10,7 +10,8 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from shared.errors import ConfigError
+from asr_gateway.io.http import error_response
+from shared.errors import AsrError, BadMessageError, ConfigError
 
 RECEIVE_BUFFER_BYTES: Final = 128 << 10
 SEND_BUFFER_BYTES: Final = 64 << 10
@@ -69,6 +70,34 @@ def http_logger() -> logging.Logger:
 
 def _is_no_foreign_fault(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+class Connection(web.RequestHandler):
+    """One connection; of what goes wrong before or behind our own code it tells as that does.
+
+    aiohttp quotes the bytes that it cannot read, and names its version.
+    """
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to a request that is no HTTP, or that a fault of our own has ended."""
+        super().handle_error(request, status, exc, message)  # logs it; its answer is thrown away
+        if status == web.HTTPBadRequest.status_code:
+            said = (message or "").partition("\n\n")[0].partition(" when reading")[0]
+            reason = f"the request is no HTTP that can be read: {' '.join(said.split())}".rstrip(": ")
+            response = error_response(BadMessageError(reason))
+        else:
+            response = error_response(AsrError("the gateway has failed; its log says why"))
+        # Else aiohttp writes what it is: an application is not asked before such an answer goes.
+        response.headers["Server"] = "asr-gateway"
+        return response
 
 
 class HeaderDeadline:
