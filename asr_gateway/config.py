@@ -151,14 +151,28 @@ def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
                 sources.append(read(text))
             except ConfigError as error:
                 problems.extend(error.problems)
-    for text in values.get("scrape", ()):
-        try:
-            scrape_target(text)
-        except ConfigError as error:
-            problems.extend(error.problems)
+    problems += _scrape_problems(values.get("scrape", ()))
     if problems:
         raise ConfigError(*problems)
     return tuple(sources)
+
+
+def _scrape_problems(texts: Sequence[str]) -> list[str]:
+    problems: list[str] = []
+    by_name: dict[str, str] = {}
+    for text in texts:
+        try:
+            name, _ = scrape_target(text)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        if name in by_name:
+            # Their series would have the same labels, and those of one would hide the other's.
+            problems.append(
+                f"scrape {text!r}: {by_name[name]!r} is called {name!r} too; NAME=URL gives it another name"
+            )
+        by_name.setdefault(name, text)
+    return problems
 
 
 def _check(settings: GatewaySettings) -> None:

@@ -118,6 +118,17 @@ def test_a_scrape_that_names_no_url_is_refused() -> None:
     assert read(*WORKER, "--key", "k", *(f"--scrape={source}" for source in right)).scrape == right
 
 
+def test_two_scrapes_of_one_name_are_refused() -> None:
+    flags = ("w=http://a/metrics", "x=http://b/metrics", "w=http://c/metrics", "http://d:1/e", "http://d:1/f")
+
+    assert problems(*WORKER, "--key", "k", *(f"--scrape={source}" for source in flags)) == (
+        "scrape 'w=http://c/metrics': 'w=http://a/metrics' is called 'w' too; NAME=URL gives it another name",
+        "scrape 'http://d:1/f': 'http://d:1/e' is called 'd:1' too; NAME=URL gives it another name",
+    )
+    twice = 2 * ("--scrape=http://a/metrics",)
+    assert len(problems(*WORKER, "--key", "k", *twice)) == 1
+
+
 def test_flags_may_not_contradict_each_other_any_more_than_the_file() -> None:
     assert problems("--ping-after-s", "30", "--key", "k", *WORKER) == (
         "[gateway] ping_after_s = 30: must be below silent_client_s = 20, or no client has time to answer a ping",
