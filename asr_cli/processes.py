@@ -41,6 +41,7 @@ class ProcessGroup:
     Args:
         supervision: who decides.
         commands: the command line of each child, by name.
+        environment: of each child.
         places: host and port where each child answers ``/readyz``, by name.
         modules: the names of what is served.
         title: what the service is, for the line that says that it is ready.
@@ -51,12 +52,14 @@ class ProcessGroup:
         *,
         supervision: Supervision,
         commands: Mapping[str, Sequence[str]],
+        environment: Mapping[str, str],
         places: Mapping[str, tuple[str, int]],
         modules: Sequence[str],
         title: str,
     ) -> None:
         self._supervision = supervision
         self._commands = commands
+        self._environment = environment
         self._places = places
         self._modules = modules
         self._title = title
@@ -125,6 +128,7 @@ class ProcessGroup:
             child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "asr_cli.child", str(os.getpid()), *self._commands[name]),
                 stdin=asyncio.subprocess.DEVNULL,
+                env=self._environment,
                 # A group of its own: Ctrl-C on the terminal reaches this process only, which stops the others in order.
                 start_new_session=True,
             )

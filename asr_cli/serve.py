@@ -18,6 +18,7 @@ from asr_cli.supervision import Supervision
 from asr_cli.topology import (
     GATEWAY,
     ServePlan,
+    child_environment,
     gateway_arguments,
     name_of,
     place_workers,
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 worker_drain_s=overridden(config.worker, values).drain_s + DRAIN_MARGIN_S,
             ),
             commands=commands(plan),
+            environment=child_environment(os.environ),
             places=places(plan),
             modules=[module.name for module in config.modules],
             title=title(plan),

@@ -5,12 +5,13 @@ asr serve ─┬─ gateway      --worker ENDPOINT ... --scrape NAME=URL ...
            └─ worker-1     --bind ENDPOINT --device cuda:1 --metrics-port P
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 GATEWAY: Final = "gateway"
 """The name of the gateway among the processes."""
+_OF_ONE_WORKER: Final = "ASR_ANNOUNCE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,14 @@ def worker_arguments(plan: ServePlan, worker: WorkerPlace) -> list[str]:
     if plan.model is not None:
         arguments += ["--model", plan.model]
     return [*arguments, *plan.common_flags]
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the processes get of ``environ``: all but what one worker that runs alone is told there.
+
+    No flag takes it back: each of several workers would write its endpoint over that of the others.
+    """
+    return {name: value for name, value in environ.items() if name != _OF_ONE_WORKER}
 
 
 def gateway_arguments(plan: ServePlan) -> list[str]:

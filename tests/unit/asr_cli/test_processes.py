@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ async def test_a_service_that_was_started_to_outlive_its_terminal_does(capsys: p
     group = ProcessGroup(
         supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
         commands={"gateway": [sys.executable, "-c", "import signal; signal.pause()"]},
+        environment=os.environ,
         places={"gateway": ("127.0.0.1", 9)},
         modules=["asr"],
         title="nothing",
@@ -51,6 +53,7 @@ async def test_a_child_that_the_system_cannot_start_now_is_tried_again_later(
     group = ProcessGroup(
         supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
         commands={"gateway": ["never"]},
+        environment=os.environ,
         places={"gateway": ("127.0.0.1", 9)},
         modules=["asr"],
         title="nothing",
@@ -64,6 +67,26 @@ async def test_a_child_that_the_system_cannot_start_now_is_tried_again_later(
         "asr: gateway cannot be started: Cannot allocate memory",
         "asr: gateway ended with status 71; starting it again in 1 s",
     ]
+
+
+async def test_a_child_gets_the_environment_that_is_meant_for_it(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    code = f"import os, signal; open({str(told)!r}, 'w').write(' '.join(os.environ)); signal.pause()"
+    group = ProcessGroup(
+        supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
+        commands={"gateway": [sys.executable, "-c", code]},
+        environment={"PATH": os.environ["PATH"], "MEANT": "1"},
+        places={"gateway": ("127.0.0.1", 9)},
+        modules=["asr"],
+        title="nothing",
+    )
+    running = asyncio.create_task(group.run())
+
+    assert {"PATH", "MEANT"} <= {*(await asyncio.to_thread(told.read_text)).split()} <= {"PATH", "MEANT", "LC_CTYPE"}
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, 10) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,14 @@ import pytest
 
 from asr_cli.gpus import visible_gpus
 from asr_cli.serve import free_ports, link_endpoints
-from asr_cli.topology import ServePlan, gateway_arguments, place_workers, worker_arguments, worker_devices
+from asr_cli.topology import (
+    ServePlan,
+    child_environment,
+    gateway_arguments,
+    place_workers,
+    worker_arguments,
+    worker_devices,
+)
 from asr_cli.usage import UsageError
 
 TWO_GPUS = (
@@ -76,6 +83,11 @@ def test_a_worker_is_told_its_module_device_and_endpoint() -> None:
         *("--metrics-host", "127.0.0.1", "--no-measure"),
         *("--model", "fake", "--log", "debug"),
     ]
+
+
+def test_no_worker_of_several_writes_its_endpoint_over_that_of_the_others() -> None:
+    environ = {"ASR_ANNOUNCE": "/run/endpoint", "ASR_THREADS": "2", "PATH": "/bin"}
+    assert child_environment(environ) == {"ASR_THREADS": "2", "PATH": "/bin"}
 
 
 def plan_of_two() -> ServePlan:
