@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from training.encoder import latents_of
 from training.losses import Losses, Wanted, fed_text, losses, text_losses
 from training.net import Net
+from training.optimiser import Optimiser
 from training.precision import mixed
 from training.progress import Phase, Schedule
 from training.targets import PAD
@@ -25,10 +26,8 @@ JOINT_STATE: Final = "joint.pt"
 
 _CORRUPTED_TEXT: Final = 0.12
 _CORRUPTED_CODES: Final = 0.03
-_ENCODER_RATE: Final = 0.6
-"""The encoder learns slower than the language model, which has to follow its codes."""
-_FRONT_EVERY: Final = 8
-"""In the discrete phase the encoder's first stage learns in one step of so many: it is half of a step's cost."""
+_FRONT_EVERY, _FRONT_EVERY_DISCRETE = 2, 8
+"""The encoder's first stage learns in one step of so many: it is a quarter of a step's cost."""
 _REPLAY_EVERY: Final = 2
 _REPLAY_JOINT: Final = 32
 """While the encoder learns, codes older than so many batches are no longer what it would say."""
@@ -71,14 +70,7 @@ class Trainer:
         self.net.to(settings.device)
         self._generator = torch.Generator().manual_seed(settings.seed)
         torch.manual_seed(settings.seed)
-        encoder = [p for n, p in self.net.named_parameters() if n.startswith("mimi.") and p.requires_grad]
-        others = [p for n, p in self.net.named_parameters() if not n.startswith("mimi.")]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": encoder, "scale": _ENCODER_RATE}, {"params": others, "scale": 1.0}],
-            lr=settings.schedule.peak,
-            betas=(0.9, 0.98),
-            weight_decay=0.02,
-        )
+        self.optimiser = Optimiser(self.net, settings.schedule.peak)
         if settings.state.exists():
             self._load()
 
@@ -97,7 +89,7 @@ class Trainer:
         while (done := self.settings.schedule.done(self.elapsed_s, self.step)) < 1 and not stopped():
             start = time.perf_counter()
             self._enter(self.settings.schedule.phase(done))
-            self._set_rate(self.settings.schedule.learning_rate(done, self.step))
+            self.optimiser.set_rate(self.settings.schedule.learning_rate(done, self.step))
             recent.append(self._settled_step() if self.phase is Phase.SETTLED else self._joint_step())
             self.step += 1
             self.elapsed_s += time.perf_counter() - start
@@ -172,17 +164,13 @@ class Trainer:
     def _latents_per_batch(self) -> int:
         return self.settings.batch_size * self.n_frames
 
-    def _set_rate(self, rate: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-
     def _joint_step(self) -> Losses:
         batch = self._next_batch()
         wanted = self._wanted(batch)
         fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
+        discrete = self.phase is Phase.DISCRETE
+        learn_front = self.step % (_FRONT_EVERY_DISCRETE if discrete else _FRONT_EVERY) == 0
         with mixed(self.settings.device):
-            discrete = self.phase is Phase.DISCRETE
-            learn_front = not discrete or self.step % _FRONT_EVERY == 0
             heard = self.net(self._tensor(batch.pcm), fed, discrete=discrete, learn_front=learn_front)
         result = losses(heard, wanted)
         total = result.total
@@ -253,7 +241,7 @@ class Trainer:
         )
 
     def _descend(self, total: Tensor) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for p in self.net.parameters() if p.grad is not None], 1.0)
         self.optimiser.step()
