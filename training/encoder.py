@@ -5,7 +5,7 @@ audio with gradients the copies cost three times as much as the product, so trai
 ``conv1d``. A test holds both to the same numbers.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ def latents_of(mimi: MimiEncoder, pcm: Tensor, *, learn_front: bool = True) -> T
     x = torch.cat([_long_stages(mimi, row, learn_front=learn_front) for row in rows])
     for stage in mimi.encoder.stages[_LONG_STAGES:]:
         x = _stage(stage, x)
-    x = _conv(mimi.encoder.last, functional.elu(x))[:, :, 0].transpose(1, 2)
+    x = _conv(mimi.encoder.last, elu(x))[:, :, 0].transpose(1, 2)
     config = mimi.config
     memory = Sequence(
         n_positions=x.shape[1],
@@ -80,9 +80,35 @@ def _long_stages(mimi: MimiEncoder, pcm: Tensor, *, learn_front: bool) -> Tensor
 
 def _stage(stage: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(stage, Stage)
-    inner = _conv(stage.squeeze, functional.elu(x))
-    x = x + _conv(stage.expand, functional.elu_(inner))
-    return _conv(stage.down, functional.elu_(x))
+    inner = _conv(stage.squeeze, elu(x))
+    x = x + _conv(stage.expand, elu(inner))
+    return _conv(stage.down, elu(x))
+
+
+def elu(x: Tensor) -> Tensor:
+    """Return the exponential linear unit of ``x``.
+
+    The library computes it in bfloat16 with ``expm1`` number by number, a fifth of a step; four passes with ``exp``
+    take two thirds as long. Close to 0, where their difference of two rounded numbers is none, ``x`` itself is right.
+    """
+    if x.dtype is torch.bfloat16 and x.device.type == "cpu":
+        out: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
+        return out
+    return functional.elu(x)
+
+
+class _Elu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        out: Tensor = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, True, y)
+        return out
 
 
 def _conv(conv: CausalConv, x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from shared.config import ModuleConfig
-from training.encoder import latents_of
+from training.encoder import elu, latents_of
 from training.losses import fed_text
 from training.net import Net
 from training.quantise import quantise
@@ -85,3 +85,14 @@ def test_fed_text_is_the_text_one_step_later_with_some_errors() -> None:
     wrong = (fed[:, 1:] != text[:, :-1]).float().mean()
     assert 0.15 < wrong < 0.25
     assert torch.equal(fed_text(text, 70, torch.Generator(), corrupted=0.0)[:, 1:], text[:, :-1])
+
+
+def test_the_quick_activation_in_bfloat16_is_the_librarys() -> None:
+    x = torch.linspace(-12, 12, 4001).bfloat16().requires_grad_()
+    exact = x.detach().clone().requires_grad_()
+    quick, slow = elu(x), torch.nn.functional.elu(exact)
+    torch.testing.assert_close(quick, slow, atol=4e-3, rtol=0)
+    weight = torch.linspace(-1, 1, 4001).bfloat16()
+    (quick * weight).sum().backward()
+    (slow * weight).sum().backward()
+    torch.testing.assert_close(x.grad, exact.grad, atol=4e-3, rtol=2e-2)
