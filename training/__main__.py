@@ -21,6 +21,7 @@ from typing import Final
 
 import torch
 
+from shared.allocator import keep_freed_memory
 from shared.errors import AsrError
 from training import words
 from training.bank import Bank, synthesise, write_bank
@@ -34,7 +35,7 @@ from training.manifest import phrases_of, read_manifest
 from training.net import Net
 from training.people import People
 from training.phone_heads import fit_phone_heads
-from training.progress import Schedule
+from training.progress import Fare, Schedule
 from training.pronunciation import Pronunciations
 from training.published import export, module_of, read_published, take_over, words_of
 from training.samples import write_samples
@@ -42,6 +43,7 @@ from training.trainer import Settings, Trainer
 from training.utterance import Batch, UtteranceSource
 
 HERE = Path(__file__).parent
+_KEPT_BYTES: Final = (2 << 30) - 1
 _FRAMES: Final = 64
 """Of an utterance: longer than the language model's context, so that it never leans on a session's start."""
 
@@ -80,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     bank = commands.add_parser("bank", help="speak the phrases")
     bank.add_argument("--bank", type=Path, required=True)
-    bank.add_argument("--phrases", type=_count, default=40_000)
-    bank.add_argument("--flite-share", type=float, default=0.5)
+    bank.add_argument("--phrases", type=_count, default=20_000)
+    bank.add_argument("--flite-share", type=float, default=0.25, help="of synthetic phrases; slow to speak")
     bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
     bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
     bank.add_argument("--manifest", type=Path, help="JSON lines of other recordings, as for finetune: all are added")
@@ -156,15 +158,17 @@ def _bank(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
+    # Fresh pages for every tensor, each cleared by the system first, were a fifth of a step.
+    keep_freed_memory(_KEPT_BYTES)
     args.out.mkdir(parents=True, exist_ok=True)
     module = module_of(args.config)
     net = Net(module, args.seed)
     bank = Bank(args.bank)
 
-    def utterances(*, simple: bool) -> UtteranceSource:
+    def utterances(fare: Fare) -> UtteranceSource:
         n_words = len(words_of(module))
         return UtteranceSource(
-            bank, n_frames=_FRAMES, delay=module.delay_frames, n_words=n_words, seed=args.seed, simple=simple
+            bank, n_frames=_FRAMES, delay=module.delay_frames, n_words=n_words, seed=args.seed, fare=fare
         )
 
     is_published = args.start_from is not None and args.start_from.suffix != ".pt"
@@ -188,11 +192,11 @@ def _train(args: argparse.Namespace) -> None:
 
     # A resumed run must not hear the first batches again.
     @cache
-    def feed(*, simple: bool) -> Callable[[], Batch]:
-        return fed(utterances(simple=simple), size=args.batch, seed=[args.seed, trainer.step], device=args.device)
+    def feed(fare: Fare) -> Callable[[], Batch]:
+        return fed(utterances(fare), size=args.batch, seed=[args.seed, trainer.step], device=args.device)
 
     def next_batch() -> Batch:
-        return feed(simple=schedule.is_simple(schedule.done(trainer.elapsed_s, trainer.step)))()
+        return feed(schedule.fare(schedule.done(trainer.elapsed_s, trainer.step), trainer.step))()
 
     if is_published and trainer.step == 0:
         say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device, stopped=stop.is_set):.3f}")

@@ -2,13 +2,15 @@
 
     share of the time    0 ─────── 0.35 ───────────────── 0.85 ─────── 1
     from nothing         continuous      discrete              settled
-                         simple speech ────── 0.7  all of it ──────────
     resumed              discrete ───────────────────────      settled
-                         all of it ────────────────────────────────────
 
 *continuous*: no quantiser. *discrete*: everything learns through the quantiser. *settled*: the encoder stands still,
 the language model learns on the very codes that a server will see, with the rest of the time's audio and codes kept
-from before. *simple speech*: the voices as they are, and few foreign phrases.
+from before.
+
+A run from nothing hears *simple* speech first: no invented voices, short pauses, few foreign phrases. An hour on one
+core is no more than that; once settled it hears *plain* speech, with all the foreign phrases. What goes on longer, or
+from another checkpoint, hears *all* of it.
 """
 
 import math
@@ -25,9 +27,17 @@ class Phase(Enum):
     SETTLED = "settled"
 
 
+class Fare(Enum):
+    """What there is to hear."""
+
+    SIMPLE = "simple"
+    PLAIN = "plain"
+    ALL = "all"
+
+
 CONTINUOUS_SHARE: Final = 0.35
 SETTLED_FROM: Final = 0.85
-SIMPLE_SHARE: Final = 0.7
+_SIMPLE_STEPS: Final = 4000
 _WARM_UP_STEPS: Final = 100
 _SETTLED_PEAK: Final = 0.35
 
@@ -54,9 +64,11 @@ class Schedule:
             return Phase.SETTLED
         return Phase.DISCRETE if self.resumed or done >= CONTINUOUS_SHARE else Phase.CONTINUOUS
 
-    def is_simple(self, done: float) -> bool:
-        """Return whether it is too early for invented voices and many foreign words."""
-        return not self.resumed and done < SIMPLE_SHARE
+    def fare(self, done: float, step: int) -> Fare:
+        """Return what to hear now."""
+        if self.resumed or step >= _SIMPLE_STEPS:
+            return Fare.ALL
+        return Fare.SIMPLE if done < SETTLED_FROM else Fare.PLAIN
 
     def learning_rate(self, done: float, step: int) -> float:
         """Return the rate: warm-up, a cosine down to a tenth, and a second, lower cosine in the settled phase."""

@@ -2,7 +2,7 @@
 # Debian's synthesisers and word list, and matplotlib for the picture.
 
 MINUTES ?= 60
-PHRASES ?= 40000
+PHRASES ?= 20000
 DEMO_OUT ?= build/demo
 RECORDINGS ?= 24
 BASELINE ?=
@@ -18,9 +18,6 @@ PEOPLE_PACKAGES := klettres-data ktuberling-data fillets-ng-data-cs tuxpaint-sta
 	asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav
 EXAM_PACKAGES := festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts festlex-cmu festlex-poslex \
 	asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav
-# jemalloc with huge pages makes a step of the encoder a quarter faster; training works without. It must give memory
-# back: with decay off (-1) a run grew by a gigabyte a minute until the machine stood still.
-TRAIN_ENV = $(if $(wildcard /usr/lib/*/libjemalloc.so.2),LD_PRELOAD=$(firstword $(wildcard /usr/lib/*/libjemalloc.so.2)) MALLOC_CONF=thp:always$(comma)dirty_decay_ms:2000$(comma)muzzy_decay_ms:2000)
 comma := ,
 
 define install_missing
@@ -51,7 +48,7 @@ demo-model: $(INSTALLED) ## train the demo model from nothing (MINUTES= PHRASES=
 	$(SAY_BANK_STANDS)
 	test -f $(DEMO_OUT)/bank/index.npz || $(BIN)/python -m training bank --bank $(DEMO_OUT)/bank --phrases $(PHRASES) \
 		$(if $(PEOPLE),--people $(PEOPLE)) $(if $(KOKORO),--kokoro $(KOKORO)) $(if $(MANIFEST),--manifest $(MANIFEST))
-	env $(TRAIN_ENV) $(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)
+	$(BIN)/python -m training train --bank $(DEMO_OUT)/bank --out $(DEMO_OUT) --minutes $(MINUTES) $(TRAIN_FLAGS)
 
 demo-eval: $(INSTALLED) ## examine the demo model through the service (CONFIG= BASELINE=TOML RECORDINGS= PEOPLE=FOLDER KOKORO=FOLDER EVAL_OUT=)
 	@$(call install_missing,$(SPEECH_PACKAGES) $(EXAM_PACKAGES))

@@ -9,6 +9,7 @@ import numpy as np
 from training.augment import Augmentation, disturbed
 from training.bank import FIRST_WORD_ID, FOREIGN, Bank
 from training.noise import pool
+from training.progress import Fare
 from training.speech import Pcm
 from training.targets import Targets, targets
 from training.vocoder import other_voice
@@ -18,10 +19,25 @@ RATE_HZ: Final = 24_000
 _NOISE_CLIPS: Final = 60
 """Enough to meet every kind often and none too often; made at the start, in a few seconds."""
 _NOISE_S: Final = 20.0
-_OTHER_VOICES: Final = 0.7
-"""Share of the phrases that are said in another voice than the bank's."""
-_FOREIGN_ODDS, _FEW_FOREIGN = 0.5, 0.1
-"""Odds of a phrase without a known word; one of known words only has one more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mix:
+    other_voices: float
+    """Share of the phrases that are said in another voice than the bank's."""
+    foreign_odds: float
+    """Odds of a phrase without a known word; one of known words only has one more."""
+    long_pauses: float
+    """Share of pauses between phrases that are long: from 1 s on instead of from 0."""
+    longest_s: tuple[float, float]
+    """The longest short pause, and the longest long one."""
+
+
+_MIXES: Final = {
+    Fare.SIMPLE: _Mix(other_voices=0.0, foreign_odds=0.1, long_pauses=0.05, longest_s=(0.3, 3.0)),
+    Fare.PLAIN: _Mix(other_voices=0.0, foreign_odds=0.5, long_pauses=0.18, longest_s=(0.8, 4.0)),
+    Fare.ALL: _Mix(other_voices=0.7, foreign_odds=0.5, long_pauses=0.18, longest_s=(0.8, 4.0)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +69,7 @@ class UtteranceSource:
         delay: D of the targets.
         seed: of everything drawn.
         how: what happens to the speech.
-        simple: leave the bank's voices as they are, and draw few phrases without known words.
+        fare: which phrases, voices and pauses.
         n_noises: clips of 20 s to draw noise from.
         n_words: how many of the bank's words the model is to know; the others are foreign to it.
     """
@@ -67,18 +83,18 @@ class UtteranceSource:
         n_words: int,
         seed: int,
         how: Augmentation | None = None,
-        simple: bool = False,
+        fare: Fare = Fare.ALL,
         n_noises: int = _NOISE_CLIPS,
     ) -> None:
         self._bank = bank
         self.n_frames = n_frames
         self._delay = delay
-        self._other_voices = 0.0 if simple else _OTHER_VOICES
+        self._mix = _MIXES[fare]
         self._last_id = FIRST_WORD_ID + n_words - 1
         self._rng = np.random.default_rng(seed)
         shares = bank.known_shares(self._last_id)
         # A model that knows fewer words than the bank would meet too few of them.
-        self._odds = np.cumsum((_FEW_FOREIGN if simple else _FOREIGN_ODDS) + shares)
+        self._odds = np.cumsum(self._mix.foreign_odds + shares)
         self._how = how or Augmentation()
         foreign = [i for i in range(min(len(bank), 4000)) if np.all(bank[i][1][:, 0] == FOREIGN)]
         clips = pool(self._rng, n_noises, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
@@ -108,13 +124,13 @@ class UtteranceSource:
         )
 
     def _clean(self, *, empty: bool) -> Utterance:
-        rng, n = self._rng, self.n_frames * FRAME_SAMPLES
+        rng, mix, n = self._rng, self._mix, self.n_frames * FRAME_SAMPLES
         pcm = np.zeros(n, dtype=np.float32)
         words, sounds = [np.zeros((0, 3))], [np.zeros((0, 3))]
         at = n if empty else int(rng.uniform(0, 1.2) * RATE_HZ)
         while at < n:
             samples, spoken, heard = self._bank[int(np.searchsorted(self._odds, rng.random() * self._odds[-1]))]
-            if rng.random() < self._other_voices:
+            if rng.random() < mix.other_voices:
                 samples, moved = other_voice(samples, RATE_HZ, rng)
                 spoken, heard = _with_times(spoken, moved), _with_times(heard, moved)
             piece = samples[: n - at] * 10 ** (rng.uniform(-3, 3) / 20)
@@ -123,7 +139,8 @@ class UtteranceSource:
             words.append(spoken + offset)
             words[-1][spoken[:, 0] > self._last_id, 0] = FOREIGN
             sounds.append(heard + offset)
-            gap_s = rng.uniform(1, 4) if rng.random() < 0.18 else rng.uniform(0.0, 0.8)  # noqa: PLR2004
+            short_s, long_s = mix.longest_s
+            gap_s = rng.uniform(1.0, long_s) if rng.random() < mix.long_pauses else rng.uniform(0.0, short_s)
             at += len(samples) + int(gap_s * RATE_HZ)
         return Utterance(pcm=pcm, words=np.concatenate(words), sounds=np.concatenate(sounds))
 

@@ -1,4 +1,4 @@
-from training.progress import Phase, Schedule
+from training.progress import Fare, Phase, Schedule
 
 
 def test_a_run_from_nothing_goes_through_all_phases_and_a_resumed_one_starts_discrete() -> None:
@@ -14,10 +14,11 @@ def test_a_run_from_nothing_goes_through_all_phases_and_a_resumed_one_starts_dis
     assert [resumed.phase(resumed.done(s, 0)) for s in moments] == [Phase.DISCRETE] * 4 + [Phase.SETTLED]
 
 
-def test_only_a_run_from_nothing_begins_with_simple_speech() -> None:
+def test_a_run_from_nothing_hears_simple_speech_first_and_all_of_it_if_it_is_long() -> None:
     fresh, resumed = Schedule(seconds=100), Schedule(seconds=100, resumed=True)
-    assert [fresh.is_simple(done) for done in (0.0, 0.69, 0.71, 1.0)] == [True, True, False, False]
-    assert not any(resumed.is_simple(done) for done in (0.0, 0.5, 1.0))
+    assert [fresh.fare(done, 3999) for done in (0.0, 0.84, 0.86, 1.0)] == [Fare.SIMPLE] * 2 + [Fare.PLAIN] * 2
+    assert [fresh.fare(done, 4000) for done in (0.0, 0.5, 1.0)] == [Fare.ALL] * 3
+    assert [resumed.fare(done, 0) for done in (0.0, 0.5, 1.0)] == [Fare.ALL] * 3
 
 
 def test_steps_count_instead_of_time_when_they_are_given() -> None:

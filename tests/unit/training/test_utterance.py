@@ -1,6 +1,7 @@
 import numpy as np
 
 from training.bank import FOREIGN, Bank
+from training.progress import Fare
 from training.utterance import UtteranceSource
 from training.words import VOCABULARY
 
@@ -26,13 +27,14 @@ def test_phrases_of_known_words_come_more_often(tone_bank: Bank) -> None:
     assert np.mean(drawn[:, 0] != FOREIGN) > 2 / 3
 
 
-def test_simple_speech_has_fewer_foreign_words(tone_bank: Bank) -> None:
-    def share(*, simple: bool) -> float:
-        utterances = UtteranceSource(tone_bank, n_frames=50, delay=6, n_words=66, seed=2, simple=simple, n_noises=2)
-        drawn = np.concatenate([utterances.utterance().words for _ in range(200)])
-        return float(np.mean(drawn[:, 0] == FOREIGN))
+def test_simple_speech_has_fewer_foreign_words_and_shorter_pauses(tone_bank: Bank) -> None:
+    def drawn(fare: Fare) -> np.ndarray:
+        utterances = UtteranceSource(tone_bank, n_frames=50, delay=6, n_words=66, seed=3, fare=fare, n_noises=2)
+        return np.concatenate([utterances.utterance().words for _ in range(80)])
 
-    assert share(simple=True) < 0.9 * share(simple=False)
+    simple, plain = drawn(Fare.SIMPLE), drawn(Fare.PLAIN)
+    assert np.mean(simple[:, 0] == FOREIGN) < np.mean(plain[:, 0] == FOREIGN)
+    assert len(simple) > 1.15 * len(plain)
 
 
 def test_a_batch_has_the_shapes_of_its_targets(tone_bank: Bank) -> None:
