@@ -23,7 +23,7 @@ from training.speech import Span  # noqa: E402
 from training.testset import Recording, Studio, Voices  # noqa: E402
 from training.words import PROTOTYPE_WORDS  # noqa: E402
 
-STATED_RATE = 0.05
+STATED_RATE = 0.06
 """Of espeak-ng's trained voices, clean, as the model card says."""
 STATED_FLITE_RATE = 0.03
 """Of flite's trained speakers: more than the worst of the three on the card."""
