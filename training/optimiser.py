@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 the library gives it
         """Move every matrix that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
