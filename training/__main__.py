@@ -43,6 +43,8 @@ from training.trainer import Settings, Trainer
 from training.utterance import Batch, UtteranceSource
 
 HERE = Path(__file__).parent
+_PEAK, _PEAK_FROM_CHECKPOINT = 1.5e-3, 4e-4
+"""At 8e-4 the loss of a run from the checkpoint that ships rose."""
 _KEPT_BYTES: Final = (2 << 30) - 1
 _FRAMES: Final = 64
 """Of an utterance: longer than the language model's context, so that it never leans on a session's start."""
@@ -102,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="TOML of a checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
     )
-    train.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
+    train.add_argument("--peak", type=float, help="highest learning rate; 1.5e-3 from nothing, 4e-4 from a checkpoint")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train.add_argument("--batch", type=_count, default=8)
     train.add_argument("--seed", type=int, default=1)
@@ -156,6 +158,13 @@ def _bank(args: argparse.Namespace) -> None:
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 
+def peak_of(wanted: float | None, *, goes_on: bool) -> float:
+    """Return the highest learning rate: what is wanted, or what did well from nothing or from a checkpoint."""
+    if wanted is not None:
+        return wanted
+    return _PEAK_FROM_CHECKPOINT if goes_on else _PEAK
+
+
 def _train(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     # Fresh pages for every tensor, each cleared by the system first, were a fifth of a step.
@@ -180,7 +189,10 @@ def _train(args: argparse.Namespace) -> None:
         missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * _FRAMES)
         say(f"starting from {args.start_from}; the bridge misses {100 * missed:.2f} % of its audio tables")
     schedule = Schedule(
-        seconds=60 * args.minutes, steps=args.steps, resumed=args.start_from is not None, peak=args.peak
+        seconds=60 * args.minutes,
+        steps=args.steps,
+        resumed=args.start_from is not None,
+        peak=peak_of(args.peak, goes_on=args.start_from is not None),
     )
     settings = Settings(
         state=args.out / "state.pt", schedule=schedule, batch_size=args.batch, device=args.device, seed=args.seed

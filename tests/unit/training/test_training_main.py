@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from training.__main__ import main
+from training.__main__ import main, peak_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,8 @@ def test_a_run_of_nothing_is_refused_by_name(
     with pytest.raises(SystemExit):
         main()
     assert f"argument {flag}: {complaint}" in capsys.readouterr().err
+
+
+def test_a_run_from_a_checkpoint_learns_slower_unless_it_is_told_otherwise() -> None:
+    assert peak_of(None, goes_on=True) < peak_of(None, goes_on=False)
+    assert peak_of(2e-3, goes_on=True) == peak_of(2e-3, goes_on=False) == 2e-3
