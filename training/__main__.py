@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     bank = commands.add_parser("bank", help="speak the phrases")
     bank.add_argument("--bank", type=Path, required=True)
     bank.add_argument("--phrases", type=_count, default=20_000)
-    bank.add_argument("--flite-share", type=float, default=0.25, help="of synthetic phrases; slow to speak")
+    bank.add_argument("--flite-share", type=float, default=0.15, help="of synthetic phrases; slow to speak")
     bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
     bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
     bank.add_argument("--manifest", type=Path, help="JSON lines of other recordings, as for finetune: all are added")

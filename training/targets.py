@@ -69,26 +69,34 @@ def layout(words: Iterable[tuple[Sequence[int], float, float]], n_frames: int, d
     return text
 
 
-def targets(words: np.ndarray, sounds: np.ndarray, n_frames: int, delay: int) -> Targets:
+@dataclass(frozen=True, kw_only=True)
+class PadWeights:
+    """How much a step of padding counts beside one of a word: the less, the sooner the model says something."""
+
+    in_silence: float = 0.5
+    in_foreign_words: float = 1.5
+    """Keeping silent while somebody speaks is the hard part of keeping silent."""
+
+
+def targets(words: np.ndarray, sounds: np.ndarray, n_frames: int, delay: int, pads: PadWeights) -> Targets:
     """Return all targets; ``words`` and ``sounds`` are rows of (id, start, end in s)."""
     known = [((int(token),), start_s, end_s) for token, start_s, end_s in words if token >= 0]
     text = layout(known, n_frames, delay)
     moments = (np.arange(n_frames + 1) + 1 - delay) / FRAMES_PER_S
     return Targets(
         text=text,
-        weight=_weights(text, words, moments),
+        weight=_weights(text, words, moments, pads),
         pause=_pauses(words, moments),
         phones=_phones(sounds, n_frames),
     )
 
 
-def _weights(text: np.ndarray, words: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    weight = np.where(text == PAD, 0.5, 1.0).astype(np.float32)
+def _weights(text: np.ndarray, words: np.ndarray, moments: np.ndarray, pads: PadWeights) -> np.ndarray:
+    weight = np.where(text == PAD, pads.in_silence, 1.0).astype(np.float32)
     for token, start_s, end_s in words:
         if token < 0:
-            # Keeping silent while somebody speaks is the hard part of keeping silent.
             at = (moments >= start_s - 0.1) & (moments < end_s + 0.1) & (text == PAD)
-            weight[at] = 1.2
+            weight[at] = pads.in_foreign_words
     return weight
 
 

@@ -1,7 +1,7 @@
 """Utterances made of a bank's phrases: what one row of a batch holds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ from training.bank import FIRST_WORD_ID, FOREIGN, Bank
 from training.noise import pool
 from training.progress import Fare
 from training.speech import Pcm
-from training.targets import Targets, targets
+from training.targets import PadWeights, Targets, targets
 from training.vocoder import other_voice
 
 FRAME_SAMPLES: Final = 1920
@@ -23,20 +23,32 @@ _NOISE_S: Final = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Mix:
-    other_voices: float
+    """Which phrases, voices and pauses, what happens to them, and what silence counts."""
+
+    other_voices: float = 0.0
     """Share of the phrases that are said in another voice than the bank's."""
     foreign_odds: float
     """Odds of a phrase without a known word; one of known words only has one more."""
-    long_pauses: float
+    long_pauses: float = 0.18
     """Share of pauses between phrases that are long: from 1 s on instead of from 0."""
-    longest_s: tuple[float, float]
+    longest_s: tuple[float, float] = (0.8, 4.0)
     """The longest short pause, and the longest long one."""
+    how: Augmentation
+    pads: PadWeights
 
 
+_ALL: Final = _Mix(other_voices=0.7, foreign_odds=0.5, how=Augmentation(), pads=PadWeights())
+# An hour on one core is too short to get sure of what is hardly heard or what few voices said. Who is not sure keeps
+# silent, unless silence counts less. Opus is a third of what making an utterance costs.
+_PLAIN: Final = _Mix(
+    foreign_odds=0.25,
+    how=Augmentation(noise=0.75, snr_db=(4.0, 38.0), opus=0.02),
+    pads=PadWeights(in_silence=0.3, in_foreign_words=0.8),
+)
 _MIXES: Final = {
-    Fare.SIMPLE: _Mix(other_voices=0.0, foreign_odds=0.1, long_pauses=0.05, longest_s=(0.3, 3.0)),
-    Fare.PLAIN: _Mix(other_voices=0.0, foreign_odds=0.5, long_pauses=0.18, longest_s=(0.8, 4.0)),
-    Fare.ALL: _Mix(other_voices=0.7, foreign_odds=0.5, long_pauses=0.18, longest_s=(0.8, 4.0)),
+    Fare.SIMPLE: replace(_PLAIN, foreign_odds=0.1, long_pauses=0.05, longest_s=(0.3, 3.0)),
+    Fare.PLAIN: _PLAIN,
+    Fare.ALL: _ALL,
 }
 
 
@@ -68,8 +80,7 @@ class UtteranceSource:
         n_frames: F, longer than the language model's context so that it never leans on a session's start.
         delay: D of the targets.
         seed: of everything drawn.
-        how: what happens to the speech.
-        fare: which phrases, voices and pauses.
+        fare: which phrases, voices and pauses, and what happens to them.
         n_noises: clips of 20 s to draw noise from.
         n_words: how many of the bank's words the model is to know; the others are foreign to it.
     """
@@ -82,7 +93,6 @@ class UtteranceSource:
         delay: int,
         n_words: int,
         seed: int,
-        how: Augmentation | None = None,
         fare: Fare = Fare.ALL,
         n_noises: int = _NOISE_CLIPS,
     ) -> None:
@@ -95,7 +105,6 @@ class UtteranceSource:
         shares = bank.known_shares(self._last_id)
         # A model that knows fewer words than the bank would meet too few of them.
         self._odds = np.cumsum(self._mix.foreign_odds + shares)
-        self._how = how or Augmentation()
         foreign = [i for i in range(min(len(bank), 4000)) if np.all(bank[i][1][:, 0] == FOREIGN)]
         clips = pool(self._rng, n_noises, _NOISE_S, lambda: bank[int(self._rng.choice(foreign))][0])
         self._noises: Sequence[Pcm] = [clip for _, clip in clips]
@@ -107,7 +116,7 @@ class UtteranceSource:
     def batch(self, size: int) -> Batch:
         """Return ``size`` fresh utterances with their targets."""
         drawn = [self.utterance() for _ in range(size)]
-        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay) for u in drawn]
+        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay, self._mix.pads) for u in drawn]
         return Batch(
             pcm=np.stack([u.pcm for u in drawn]),
             text=np.stack([t.text for t in wanted]),
@@ -120,7 +129,7 @@ class UtteranceSource:
         """Return one: phrases with random gaps, or now and then nothing but noise."""
         clean = self._clean(empty=self._rng.random() < 0.05)  # noqa: PLR2004 one in twenty is noise only
         return Utterance(
-            pcm=disturbed(clean.pcm, self._rng, self._noises, self._how), words=clean.words, sounds=clean.sounds
+            pcm=disturbed(clean.pcm, self._rng, self._noises, self._mix.how), words=clean.words, sounds=clean.sounds
         )
 
     def _clean(self, *, empty: bool) -> Utterance:
