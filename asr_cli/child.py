@@ -21,6 +21,11 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
+def bound(*command: str) -> list[str]:
+    """Return the command that runs ``command``, a program by its path, and cannot outlive this process."""
+    return [sys.executable, "-P", "-m", "asr_cli.child", str(os.getpid()), *command]
+
+
 def main() -> None:
     """Bind this process's life to its parent's and run the program."""
     parent, *command = sys.argv[1:]

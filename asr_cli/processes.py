@@ -4,14 +4,13 @@ Knows processes, signals and the clock; decides nothing.
 """
 
 import asyncio
-import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, assert_never
 
+from asr_cli.child import bound
 from asr_cli.readiness import is_ready, url, wait_until_hung, wait_until_ready
 from asr_cli.supervision import (
     AnnounceFailure,
@@ -126,7 +125,7 @@ class ProcessGroup:
     async def _start(self, name: str) -> None:
         try:
             child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "asr_cli.child", str(os.getpid()), *self._commands[name]),
+                *bound(*self._commands[name]),
                 stdin=asyncio.subprocess.DEVNULL,
                 env=self._environment,
                 # A group of its own: Ctrl-C on the terminal reaches this process only, which stops the others in order.

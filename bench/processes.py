@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_cli.child import bound
 from bench.engines.process import ROOT
 
 READY_S = 90.0
@@ -44,9 +45,12 @@ class Service:
 
 @contextlib.contextmanager
 def running(*command: str, core: int | None = None) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command until the block ends. Its output goes where ours goes when something is wrong: to stderr."""
+    """Run a command until the block or this process ends.
+
+    Its output goes where ours goes when something is wrong: to stderr.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)
+    process = subprocess.Popen(bound(*command), cwd=ROOT, env=environment, stdout=sys.stderr)
     pin(process.pid, core)
     try:
         yield process

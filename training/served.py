@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from asr_cli.child import bound
 from asr_cli.live_client import Service, transcribe_live
 from asr_cli.readiness import wait_until_ready
 from asr_cli.serve import free_ports
@@ -53,7 +54,10 @@ async def serving(toml: Path) -> AsyncIterator[Service]:
     port = free_ports(1)[0]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603, ASYNC220 - started once, before anything runs
-            [sys.executable, "-m", "asr_cli", "serve", "--config", str(toml), "--port", str(port), "--device", "cpu"],
+            bound(
+                *(sys.executable, "-m", "asr_cli", "serve", "--device", "cpu"),
+                *("--config", str(toml), "--port", str(port)),
+            ),
             stdout=output,
             stderr=subprocess.STDOUT,
         )

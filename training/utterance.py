@@ -39,10 +39,10 @@ class _Mix:
 
 _ALL: Final = _Mix(other_voices=0.7, foreign_odds=0.5, how=Augmentation(), pads=PadWeights())
 # An hour on one core is too short to get sure of what is hardly heard or what few voices said. Who is not sure keeps
-# silent, unless silence counts less. Opus is a third of what making an utterance costs.
+# silent, unless silence counts less.
 _PLAIN: Final = _Mix(
     foreign_odds=0.25,
-    how=Augmentation(noise=0.75, snr_db=(4.0, 38.0), opus=0.02),
+    how=Augmentation(noise=0.75, snr_db=(4.0, 38.0)),
     pads=PadWeights(in_silence=0.3, in_foreign_words=0.8),
 )
 _MIXES: Final = {
