@@ -188,7 +188,8 @@ document.ondrop = (event) => {
   if (event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
 };
 
-// The demo's static folder holds recordings and their words; other services have none, and that is no error.
+// The demo's static folder holds recordings with their words and what to know of the model; other services have
+// neither, and that is no error.
 async function offerSamples() {
   const answer = await fetch("samples.json");
   if (!answer.ok) return;
@@ -201,7 +202,15 @@ async function offerSamples() {
     $("samples").append(button);
   }
   $("samples").hidden = false;
-  $("demo").hidden = false;
+}
+
+async function tellAbout() {
+  const answer = await fetch("about.json");
+  if (!answer.ok) return;
+  const { text, words } = await answer.json();
+  $("about-text").textContent = text;
+  $("about-words").textContent = words.join(", ");
+  $("about").hidden = false;
 }
 
 async function download(file) {
@@ -218,4 +227,5 @@ async function offerModels() {
 
 $("key").value = new URLSearchParams(location.search).get("auth_id") ?? "public_token";
 offerSamples().catch(() => {});
+tellAbout().catch(() => {});
 offerModels().catch(() => {});

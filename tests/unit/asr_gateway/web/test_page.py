@@ -262,6 +262,23 @@ def test_a_sample_that_cannot_be_fetched_is_told(tmp_path: Path, answer: str) ->
     assert seen == _seen("failed", error="no audio: 0.wav could not be fetched: is the service running?")
 
 
+def test_what_a_service_tells_about_its_model_is_shown(tmp_path: Path) -> None:
+    text, words = _run(
+        tmp_path,
+        """
+        files["about.json"] = { text: "It knows two words.", words: ["yes", "no"] };
+        await import("./app.js");
+        await settled();
+        return [$("about-text").textContent, $("about-words").textContent];
+        """,
+    )
+    assert (text, words) == ("It knows two words.", "yes, no")
+
+
+def test_a_service_that_tells_nothing_about_its_model_is_no_error(page: Run) -> None:
+    assert page('return [$("about-text").textContent, $("error").textContent];') == ["", ""]
+
+
 # --- the page that the README shows ---
 
 

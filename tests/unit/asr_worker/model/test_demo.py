@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import soundfile
 
 from asr_worker.core.model import StepPlan
@@ -65,3 +66,9 @@ def test_the_demo_checkpoint_says_the_expected_words_at_the_expected_times(small
     right = sum(block.size for block in SequenceMatcher(None, spoken, heard, autojunk=False).get_matching_blocks())
     # As the model card says, it misses none of them and invents none.
     assert (len(spoken) - right, len(heard) - right) == (0, 0)
+
+
+def test_the_page_is_told_the_words_that_the_demo_knows(small: Any) -> None:
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(small.demo / "tokenizer.model"))
+    known = [pieces.id_to_piece(i).removeprefix("\u2581") for i in range(4, pieces.vocab_size())]
+    assert json.loads((small.demo / "samples" / "about.json").read_text())["words"] == known
