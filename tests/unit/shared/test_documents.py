@@ -1,0 +1,47 @@
+"""What is written against the code: every setting stands there, and nothing that is not."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asr_gateway.metrics import GatewayMetrics
+from asr_worker.metrics import WorkerMetrics
+from shared.config import GatewayConfig, WorkerConfig
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "deploy" / "README.md"]
+TEXT = "\n".join(page.read_text() for page in [*PAGES, ROOT / "deploy" / "alerts.yml"])
+
+
+@pytest.mark.parametrize(("table", "section"), [("gateway", GatewayConfig), ("worker", WorkerConfig)])
+def test_every_setting_is_listed_and_no_other(table: str, section: Any) -> None:
+    _, rows = TEXT.split(f"| `[{table}]` |")
+    first_cells = [row.split("|")[1] for row in rows.split("\n\n")[0].splitlines()[1:]]
+    listed = [name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(listed) == sorted(field.name for field in dataclasses.fields(section))
+
+
+def test_only_files_that_there_are_are_named() -> None:
+    named = re.findall(r"`((?:asr_gateway|asr_worker|asr_cli|shared|tests|training|bench|deploy|docs)/[\w/.]*)`", TEXT)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert len(named) > 10
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_there_are(page: Path) -> None:
+    targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+    assert targets
+
+
+def test_only_metrics_that_there_are_are_named() -> None:
+    gateway, worker = GatewayMetrics(), WorkerMetrics()
+    gateway.audio_received(1.0, key="a0bac625")
+    gateway.worker_lost("tcp://127.0.0.1:9")
+    exported = set(re.findall(r"# TYPE (\w+)", (gateway.render() + worker.render()).decode()))
+    named = set(re.findall(r"\b(asr_(?:gateway|worker)_\w*[a-z])\b(?![/.])", TEXT)) - {"asr_gateway", "asr_worker"}
+    assert named - exported == {"asr_worker_start_step_seconds"}  # once the steps were timed
+    assert len(named) > 5
