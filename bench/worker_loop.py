@@ -24,9 +24,8 @@ from asr_worker.core.sessions import Outgoing
 from asr_worker.model.fake import FakeModel
 from asr_worker.model.fake_speech import FakeSettings
 from bench.report import Report, median, quantile
-from shared.columns import Part
 from shared.config import WorkerConfig
-from shared.lone_frames import lone_frame
+from shared.lone_frames import is_lone_frame
 from shared.messages import PROTOCOL_VERSION, AudioBlock, Hello, Open, Ready, SessionKind
 from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
 from shared.wire import decode_to_worker, encode
@@ -122,7 +121,7 @@ class Worker:
         marks = [time.process_time()]
         replies: list[Outgoing] = []
         for gateway, message in join_audio(
-            (gateway, lone_frame(parts) or decode_to_worker(parts)) for gateway, parts in arrived
+            (gateway, parts if is_lone_frame(parts) else decode_to_worker(parts)) for gateway, parts in arrived
         ):
             replies += self._pool.handle(gateway, message, now)
         marks.append(time.process_time())
@@ -140,7 +139,7 @@ class Worker:
         self._frame += 1
         return tuple(1e3 * (later - earlier) for earlier, later in pairwise(marks))
 
-    def _arrivals(self) -> list[tuple[bytes, list[Part]]]:
+    def _arrivals(self) -> list[tuple[bytes, list[bytes]]]:
         loud = self._loud[self._frame % len(self._loud)]
         arrivals = []
         for gateway, sessions in self._senders():
@@ -150,7 +149,7 @@ class Worker:
                 frames=np.full(len(sessions), self._frame, np.int64),
                 pcm=self._pcm[sessions - 1] * loud[sessions - 1, None],
             )
-            parts: list[Part] = [bytes(part) for part in encode(block)]
+            parts = [bytes(part) for part in encode(block)]
             arrivals.append((gateway, parts))
         return arrivals
 

@@ -8,48 +8,41 @@ numpy asks for making it, would cost more than all else that is done about a fra
 
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from shared.columns import FLOAT32, INT32, INT64, Part
+from shared.columns import FLOAT32, INT32, INT64
 from shared.messages import AudioBlock
 from shared.units import FRAME_BYTES, FRAME_SAMPLES
 from shared.wire import ONE_FRAME_HEAD, Parts
 
+LoneFrame: TypeAlias = list[bytes]
+"""The parts of a block of one frame, checked but not decoded."""
+
 _N_PARTS: Final = 3
 _ROW: Final = struct.Struct("<qqi")
 """The columns of a block with one frame of audio: session, frame, epoch."""
+_ROWS: Final = np.dtype([("session", INT64), ("frame", INT64), ("epoch", INT32)])
 
 
-class LoneFrame(NamedTuple):
-    """A checked block of one frame that is no array yet."""
-
-    session: int
-    frame: int
-    epoch: int
-    pcm: Part
-
-
-def lone_frame(parts: Parts) -> LoneFrame | None:
-    """Return the frame if that is what the parts are; None for any other message, and if anything is wrong with it."""
+def is_lone_frame(parts: Parts) -> bool:
+    """Return whether the parts are that; not so for any other message, and if anything is wrong with it."""
     if len(parts) != _N_PARTS or parts[0] != ONE_FRAME_HEAD:
-        return None
+        return False
     _, columns, pcm = parts
     if len(columns) != _ROW.size or len(pcm) != FRAME_BYTES:
-        return None
+        return False
     session, frame, epoch = _ROW.unpack(columns)
-    if session < 0 or frame < 0 or epoch < 1:
-        return None
-    return LoneFrame(session, frame, epoch, pcm)
+    return bool(session >= 0 and frame >= 0 and epoch >= 1)
 
 
 def block_of(frames: Sequence[LoneFrame]) -> AudioBlock:
     """Return the frames as one block."""
-    sessions, indices, epochs, pcm = zip(*frames, strict=True)
+    rows = np.frombuffer(b"".join([columns for _, columns, _ in frames]), _ROWS)
     return AudioBlock(
-        sessions=np.array(sessions, INT64),
-        epochs=np.array(epochs, INT32),
-        frames=np.array(indices, INT64),
-        pcm=np.frombuffer(b"".join(pcm), FLOAT32).reshape(-1, FRAME_SAMPLES),
+        sessions=rows["session"].copy(),
+        epochs=rows["epoch"].copy(),
+        frames=rows["frame"].copy(),
+        pcm=np.frombuffer(b"".join([pcm for _, _, pcm in frames]), FLOAT32).reshape(-1, FRAME_SAMPLES),
     )

@@ -58,7 +58,7 @@ def join_audio(arrivals: Iterable[Arrival]) -> Iterator[tuple[bytes, ToWorker]]:
     waiting: dict[bytes, _Waiting] = {}
     for routing_id, message in arrivals:
         its = waiting.get(routing_id)
-        if isinstance(message, LoneFrame):
+        if isinstance(message, list):
             if its is None:
                 its = waiting[routing_id] = _Waiting()
             its.lone.append(message)

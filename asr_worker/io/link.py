@@ -16,7 +16,7 @@ import zmq
 from asr_worker.core.arrivals import Arrival
 from shared.errors import ConfigError, LinkError
 from shared.log_events import LINK_MESSAGE_REFUSED
-from shared.lone_frames import lone_frame
+from shared.lone_frames import is_lone_frame
 from shared.messages import ToGateway
 from shared.wire import MAX_PART_BYTES, decode_to_worker, encode
 
@@ -98,7 +98,7 @@ class Link:
             except zmq.Again:
                 return
             try:
-                message = lone_frame(parts) or decode_to_worker(parts)
+                message = parts if is_lone_frame(parts) else decode_to_worker(parts)
             except LinkError as error:
                 yield self._refuse(routing_id, str(error))
             else:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import LinkError
-from shared.lone_frames import block_of, lone_frame
+from shared.lone_frames import block_of, is_lone_frame
 from shared.messages import AudioBlock
 from shared.units import FRAME_SAMPLES
 from shared.wire import decode_to_worker, encode
@@ -37,9 +37,8 @@ def test_frames_that_came_alone_are_the_block_that_they_would_have_been(rows: li
         part = AudioBlock(
             sessions=whole.sessions[one], epochs=whole.epochs[one], frames=whole.frames[one], pcm=whole.pcm[one]
         )
-        frame = lone_frame(sent(part))
-        assert frame is not None
-        lone.append(frame)
+        lone.append(sent(part))
+        assert is_lone_frame(lone[-1])
     joined = block_of(lone)
     for field in ("sessions", "epochs", "frames", "pcm"):
         ours, theirs = getattr(joined, field), getattr(whole, field)
@@ -47,14 +46,14 @@ def test_frames_that_came_alone_are_the_block_that_they_would_have_been(rows: li
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_block_of_two_frames_is_none() -> None:
-    assert lone_frame(sent(block((1, 2, 3), (4, 5, 6)))) is None
+def test_a_block_of_two_frames_is_not_one() -> None:
+    assert not is_lone_frame(sent(block((1, 2, 3), (4, 5, 6))))
 
 
 @pytest.mark.parametrize("row", [(-1, 0, 1), (0, -1, 1), (0, 0, 0)])
 def test_a_frame_with_impossible_numbers_is_left_to_who_says_what_is_wrong(row: tuple[int, int, int]) -> None:
     parts = sent(block(row))
-    assert lone_frame(parts) is None
+    assert not is_lone_frame(parts)
     with pytest.raises(LinkError, match="must be at least"):
         decode_to_worker(parts)
 
@@ -63,7 +62,7 @@ def test_a_frame_with_impossible_numbers_is_left_to_who_says_what_is_wrong(row: 
 def test_a_frame_of_another_length_is_left_to_who_says_what_is_wrong(part: int, change: bytes) -> None:
     parts = sent(block((1, 2, 3)))
     parts[part] += change
-    assert lone_frame(parts) is None
+    assert not is_lone_frame(parts)
     with pytest.raises(LinkError, match="bytes"):
         decode_to_worker(parts)
 
@@ -71,5 +70,5 @@ def test_a_frame_of_another_length_is_left_to_who_says_what_is_wrong(part: int, 
 def test_a_block_of_a_newer_gateway_goes_the_long_way() -> None:
     head, columns, pcm = sent(block((1, 2, 3)))
     newer = [head.replace(b"\x91", b"\x92") + b"\xa3new", columns, pcm]
-    assert lone_frame(newer) is None
+    assert not is_lone_frame(newer)
     assert isinstance(decode_to_worker(newer), AudioBlock)
