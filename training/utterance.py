@@ -1,7 +1,7 @@
 """Utterances made of a bank's phrases: what one row of a batch holds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -39,17 +39,16 @@ class _Mix:
 
 _ALL: Final = _Mix(other_voices=0.7, foreign_odds=0.5, how=Augmentation(), pads=PadWeights())
 # An hour on one core is too short to get sure of what is hardly heard or what few voices said. Who is not sure keeps
-# silent, unless silence counts less.
-_PLAIN: Final = _Mix(
-    foreign_odds=0.25,
+# silent, unless silence counts little.
+_SIMPLE: Final = _Mix(
+    foreign_odds=0.1,
+    long_pauses=0.05,
+    longest_s=(0.3, 3.0),
     how=Augmentation(noise=0.75, snr_db=(4.0, 38.0)),
     pads=PadWeights(in_silence=0.3, in_foreign_words=0.8),
 )
-_MIXES: Final = {
-    Fare.SIMPLE: replace(_PLAIN, foreign_odds=0.1, long_pauses=0.05, longest_s=(0.3, 3.0)),
-    Fare.PLAIN: _PLAIN,
-    Fare.ALL: _ALL,
-}
+_PLAIN: Final = _Mix(foreign_odds=0.25, how=_SIMPLE.how, pads=PadWeights(in_silence=0.05, in_foreign_words=0.15))
+_MIXES: Final = {Fare.SIMPLE: _SIMPLE, Fare.PLAIN: _PLAIN, Fare.ALL: _ALL}
 
 
 @dataclass(frozen=True, kw_only=True)
