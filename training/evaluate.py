@@ -42,9 +42,13 @@ class Examination:
 def examine(plan: Examination, say: Callable[[str], None]) -> list[Result]:
     """Run the exam, write the report into ``plan.out`` and return the results."""
     say("making the recordings")
-    n_words = min(n_words_of(toml.parent / module_of(toml).text_tokenizer_file) for _, toml in plan.checkpoints)
-    sets = [one for one in exam(plan.seed, plan.n, n_words, plan.people, plan.kokoro) if plan.only in one.group]
-    results = [asyncio.run(_result(name, toml, sets, live=plan.live, say=say)) for name, toml in plan.checkpoints]
+    known = [n_words_of(toml.parent / module_of(toml).text_tokenizer_file) for _, toml in plan.checkpoints]
+    asked = exam(plan.seed, plan.n, n_words=min(known), n_most=max(known), people=plan.people, kokoro=plan.kokoro)
+    sets = [one for one in asked if plan.only in one.group]
+    results = [
+        asyncio.run(_result(name, toml, sets, n_words=n_words, live=plan.live, say=say))
+        for (name, toml), n_words in zip(plan.checkpoints, known, strict=True)
+    ]
     plan.out.mkdir(parents=True, exist_ok=True)
     text = table(results)
     (plan.out / "report.md").write_text(text, encoding="utf-8")
@@ -56,19 +60,24 @@ def examine(plan: Examination, say: Callable[[str], None]) -> list[Result]:
     return results
 
 
-async def _result(name: str, toml: Path, sets: Sequence[TestSet], *, live: bool, say: Callable[[str], None]) -> Result:
-    scored: list[tuple[str, str, Figures]] = []
+async def _result(
+    name: str, toml: Path, sets: Sequence[TestSet], *, n_words: int, live: bool, say: Callable[[str], None]
+) -> Result:
+    scored: list[tuple[str, str, Figures | None]] = []
     latencies: list[float] = []
     auc: list[float] = []
     audio_s = used_s = 0.0
     async with serving(toml) as service:
         for one in sets:
+            if one.n_words > n_words:
+                scored.append((one.group, one.name, None))
+                continue
             start = time.perf_counter()
             answers = await transcribe_all(service, one.recordings, at_once=_AT_ONCE, speed=0)
             used_s += time.perf_counter() - start
-            scored.append((one.group, one.name, figures(one.recordings, answers)))
-            audio_s += scored[-1][2].audio_s
-            found = scored[-1][2]
+            found = figures(one.recordings, answers)
+            scored.append((one.group, one.name, found))
+            audio_s += found.audio_s
             say(f"{name}: {one.group}: {one.name}: {100 * found.errors.rate:.1f} %, {found.n_false} false words")
             if one.name == LIVE_SET and live and not auc:
                 auc = pause_auc(one.recordings, answers, module_of(toml).delay_frames)

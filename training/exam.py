@@ -33,14 +33,22 @@ NOISES: Final = ("white", "coloured", "wind", "hum", "clicks", "music", "babble"
 _NOISE_S: Final = 90.0
 
 
-def exam(seed: int, n: int, n_words: int, people: Path | None = None, kokoro: Path | None = None) -> Iterator[TestSet]:
+def exam(
+    seed: int, n: int, *, n_words: int, n_most: int, people: Path | None = None, kokoro: Path | None = None
+) -> Iterator[TestSet]:
     """Yield all sets, ``n`` recordings each, of the first ``n_words`` words; the held-out synthesiser comes first.
 
-    ``people``, a folder of recorded words (`training.people`), adds two sets of speakers never trained on,
-    ``kokoro``, its folder (`training.kokoro`), two of voices never trained on.
+    Sets of the further words, up to ``n_most``, follow for checkpoints that know them. ``people``, a folder of
+    recorded words (`training.people`), adds two sets of speakers never trained on, ``kokoro``, its folder
+    (`training.kokoro`), two of voices never trained on.
     """
-    studio = Studio(seed, Voices(), words.VOCABULARY[:n_words])
+    voices = Voices()
+    studio = Studio(seed, voices, words.VOCABULARY[:n_words])
     yield from _synthesisers(studio, f"{n_words} words, clean", n)
+    if n_most > n_words:
+        further = Studio(seed, voices, words.VOCABULARY[n_words:n_most])
+        for one in _synthesisers(further, f"{n_most - n_words} further words, clean", n):
+            yield replace(one, n_words=n_most)
     recordings = studio.record(n, prompts.speaker(), prompts.known)
     yield TestSet(name="fourteen words of a woman, telephone", group="recorded people", recordings=recordings)
     if people:

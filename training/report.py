@@ -11,10 +11,13 @@ from training.figures import PAUSE_NAMES, Figures
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """All figures of one checkpoint: sets in the exam's order, latencies in ms, area under the curve per pause head."""
+    """All figures of one checkpoint: sets in the exam's order, latencies in ms, area under the curve per pause head.
+
+    A set of words that it does not know has no figures.
+    """
 
     name: str
-    sets: tuple[tuple[str, str, Figures], ...]
+    sets: tuple[tuple[str, str, Figures | None], ...]
     latencies_ms: tuple[float, ...]
     pause_auc: tuple[float, ...]
     realtime_factor: float
@@ -30,8 +33,8 @@ def table(results: Sequence[Result]) -> str:
             lines += ["|---" * (2 + len(results)) + "|"]
             group_before = group
         figures = [result.sets[index][2] for result in results]
-        size = figures[0].errors.n_words or figures[0].n_foreign or f"{figures[0].audio_s:.0f} s"
-        lines.append(f"| {name} | {size} | " + " | ".join(_cell(one) for one in figures) + " |")
+        size = next(_size(one) for one in figures if one)
+        lines.append(f"| {name} | {size} | " + " | ".join(_cell(one) if one else "not known" for one in figures) + " |")
     lines += ["", "| | " + " | ".join(r.name for r in results) + " |", "|---" * (1 + len(results)) + "|"]
     for label, pick in (("word message after the word's end, median / 9 of 10", _latency), ("pause heads, AUC", _auc)):
         lines.append(f"| {label} | " + " | ".join(pick(result) for result in results) + " |")
@@ -39,6 +42,10 @@ def table(results: Sequence[Result]) -> str:
         "| seconds of audio per second, this run | " + " | ".join(f"{r.realtime_factor:.1f}" for r in results) + " |"
     )
     return "\n".join(lines[1:]) + "\n"
+
+
+def _size(figures: Figures) -> str:
+    return str(figures.errors.n_words or figures.n_foreign or f"{figures.audio_s:.0f} s")
 
 
 def _cell(figures: Figures) -> str:
@@ -76,14 +83,15 @@ def plot(results: Sequence[Result], path: Path) -> bool:
         from matplotlib.figure import Figure  # type: ignore[import-not-found]  # noqa: PLC0415 - only for this picture
     except ImportError:
         return False
-    rows = [i for i, (_, _, one) in enumerate(results[0].sets) if one.errors.n_words]
+    rows = [i for i in range(len(results[0].sets)) if any(_has_errors(result.sets[i][2]) for result in results)]
     figure = Figure(figsize=(9, 0.32 * len(rows) + 1.2), layout="constrained")
     axes = figure.add_subplot()
     height = 0.8 / len(results)
     for k, result in enumerate(results):
-        rates = [100 * result.sets[i][2].errors.rate for i in rows]
-        widths = [100 * result.sets[i][2].errors.half_width for i in rows]
-        places = [-(y + k * height) for y in range(len(rows))]
+        drawn = [(y, one.errors) for y, i in enumerate(rows) if (one := result.sets[i][2])]
+        rates = [100 * errors.rate for _, errors in drawn]
+        widths = [100 * errors.half_width for _, errors in drawn]
+        places = [-(y + k * height) for y, _ in drawn]
         axes.barh(places, rates, height=height, xerr=widths, label=result.name)
     axes.set_yticks(
         [-y - 0.4 + height / 2 for y in range(len(rows))], [_label(results[0].sets, i) for i in rows], fontsize=7
@@ -95,7 +103,11 @@ def plot(results: Sequence[Result], path: Path) -> bool:
     return True
 
 
-def _label(sets: Sequence[tuple[str, str, Figures]], index: int) -> str:
+def _has_errors(figures: Figures | None) -> bool:
+    return figures is not None and figures.errors.n_words > 0
+
+
+def _label(sets: Sequence[tuple[str, str, Figures | None]], index: int) -> str:
     group, name, _ = sets[index]
     return f"{name.split(':')[0]} [{group.split(' (')[0]}]"
 
@@ -104,7 +116,9 @@ def main_line(results: Sequence[Result]) -> str:
     """Return one JSON line with the rates that matter most, for whoever keeps results."""
     rates: Mapping[str, Mapping[str, float]] = {
         result.name: {
-            f"{group}: {name}": round(one.errors.rate, 4) for group, name, one in result.sets if one.errors.n_words
+            f"{group}: {name}": round(one.errors.rate, 4)
+            for group, name, one in result.sets
+            if one and one.errors.n_words
         }
         for result in results
     }

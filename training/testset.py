@@ -43,11 +43,15 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """Recordings of one kind. ``group`` is the table that the set stands in."""
+    """Recordings of one kind. ``group`` is the table that the set stands in.
+
+    ``n_words``: it is for checkpoints that know so many words, or more.
+    """
 
     name: str
     group: str
     recordings: tuple[Recording, ...]
+    n_words: int = 0
 
 
 def spoken_by(speaker: Speaker, rng: random.Random, texts: Callable[[random.Random], Phrase]) -> Speech:
