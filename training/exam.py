@@ -45,16 +45,18 @@ def exam(
     voices = Voices()
     studio = Studio(seed, voices, words.VOCABULARY[:n_words])
     yield from _synthesisers(studio, f"{n_words} words, clean", n)
+    further = Studio(seed, voices, words.VOCABULARY[n_words:n_most])
     if n_most > n_words:
-        further = Studio(seed, voices, words.VOCABULARY[n_words:n_most])
         for one in _synthesisers(further, f"{n_most - n_words} further words, clean", n):
             yield replace(one, n_words=n_most)
-    recordings = studio.record(n, prompts.speaker(), prompts.known)
-    yield TestSet(name="fourteen words of a woman, telephone", group="recorded people", recordings=recordings)
+    yield _woman(studio, words.VOCABULARY[:n_words], n)
+    if n_most > n_words:
+        yield replace(_woman(further, words.VOCABULARY[n_words:n_most], n), n_words=n_most)
     if people:
-        strangers = People(people, words.VOCABULARY[:n_words], held_out=True)
-        known = studio.record(n, lambda rng, _: strangers.known(rng), studio.known)
+        speakers = People(people, words.VOCABULARY[:n_words], held_out=True)
+        known = studio.record(n, lambda rng, _: speakers.known(rng), studio.known)
         yield TestSet(name="recorded words, speakers never heard", group="recorded people", recordings=known)
+        strangers = People(people, words.VOCABULARY[:n_most], held_out=True)
         if strangers.has_foreign:
             foreign = studio.record(n, lambda rng, _: strangers.foreign(rng), studio.foreign)
             name = "English, recorded people, speakers never heard"
@@ -95,6 +97,13 @@ def _synthesisers(studio: Studio, group: str, n: int) -> Iterator[TestSet]:
         ("espeak-ng, trained variants", studio.espeak(held_out=False)),
     ):
         yield TestSet(name=name, group=group, recordings=studio.record(n, espeak, studio.known))
+
+
+def _woman(studio: Studio, vocabulary: Sequence[str], n: int) -> TestSet:
+    recorded = prompts.known(vocabulary)
+    recordings = studio.record(n, prompts.speaker(), prompts.one_of(recorded))
+    kind = "further words" if vocabulary[0] != words.VOCABULARY[0] else "words"
+    return TestSet(name=f"{len(recorded)} {kind} of a woman, telephone", group="recorded people", recordings=recordings)
 
 
 def _natural(studio: Studio, folder: Path, n: int) -> Iterator[TestSet]:

@@ -5,7 +5,7 @@ it is. They are under CC BY-SA 3.0; nothing of them is trained on or shipped.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,18 +19,24 @@ from training.speech import Pcm, Span, Speech
 
 FOLDER: Final = Path("/usr/share/asterisk/sounds")
 PEOPLE: Final = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June"}
-_DIGITS: Final = listed("zero one two three four five six seven eight nine")
-_KNOWN: Final = {
+_DIGITS: Final = listed("zero one two three four five six seven eight nine ten eleven twelve")
+_DAYS: Final = listed("sunday monday tuesday wednesday thursday friday saturday")
+RECORDED: Final = {
     **{word: f"digits/{digit}" for digit, word in enumerate(_DIGITS)},
     "hello": "hello",
     "today": "digits/today",
     "next": "vm-next",
     "no": "vm-no",
+    **{word: f"digits/day-{day}" for day, word in enumerate(_DAYS)},
+    **{word: f"digits/{word}" for word in ("hundred", "thousand", "tomorrow")},
+    "twenty": "digits/20",
 }
-_MONTHS_AND_DAYS: Final = (*(f"digits/mon-{month}" for month in range(12)), *(f"digits/day-{day}" for day in range(7)))
+"""Words of the vocabulary, and the file that says each."""
+_MONTHS: Final = tuple(f"digits/mon-{month}" for month in range(12))
+_MONTHS_AND_DAYS: Final = (*_MONTHS, *(f"digits/day-{day}" for day in range(7)))
 _ENGLISH: Final = (
-    *_MONTHS_AND_DAYS,
-    *(f"digits/{number}" for number in (*range(10, 20), *range(20, 100, 10))),
+    *_MONTHS,
+    *(f"digits/{number}" for number in (*range(13, 20), *range(30, 100, 10))),
     *(f"letters/{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
     *(f"phonetic/{letter}_p" for letter in "abcdefghijklmnopqrstuvwxyz"),
 )
@@ -38,13 +44,18 @@ _SILENT: Final = 0.02
 """Share of the loudest moment below which a recording's ends are cut off."""
 
 
-def known(rng: random.Random) -> Phrase:
-    """Draw a word of the vocabulary that was recorded in English."""
-    return Phrase(words=(rng.choice(tuple(_KNOWN)),), language="en")
+def known(vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """Return the words of a vocabulary that were recorded in English."""
+    return tuple(word for word in RECORDED if word in vocabulary)
+
+
+def one_of(recorded: tuple[str, ...]) -> Callable[[random.Random], Phrase]:
+    """Return what draws one of these words, in English."""
+    return lambda rng: Phrase(words=(rng.choice(recorded),), language="en")
 
 
 def foreign_english(rng: random.Random) -> Phrase:
-    """Draw a number above nine, a letter, a month, a day or a name of the spelling alphabet."""
+    """Draw a number, a letter, a month or a name of the spelling alphabet, none of them of the vocabulary."""
     return Phrase(words=(rng.choice(_ENGLISH),), language="en")
 
 
@@ -62,12 +73,12 @@ def speaker() -> Callable[[random.Random, Phrase], Speech]:
 
 
 def played(word: str, language: str) -> Speech:
-    """Return the recording of a word of `_KNOWN`, or the one that is named.
+    """Return the recording of a word of `RECORDED`, or the one that is named.
 
     Raises:
         SynthesisError: the recording is not installed.
     """
-    path = FOLDER / PEOPLE[language] / f"{_KNOWN.get(word, word)}.wav"
+    path = FOLDER / PEOPLE[language] / f"{RECORDED.get(word, word)}.wav"
     try:
         pcm, rate_hz = soundfile.read(path, dtype="float32")
     except (OSError, soundfile.LibsndfileError) as error:
