@@ -1,4 +1,4 @@
-"""One live session as a client: audio out, messages in, over the WebSocket protocol of the README."""
+"""One live session as a client: audio out, messages in, over the WebSocket protocol of docs/protocol.md."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
