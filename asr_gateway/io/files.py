@@ -11,7 +11,7 @@ samples are ever in memory. A client that leaves takes its slot, its decoder and
 import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import IO, Any, Final, TypeVar
 
 import structlog
@@ -79,6 +79,7 @@ class FileTranscriber:
         """Answer ``Expect: 100-continue``: refuse what can be refused, or ask for the body."""
         try:
             self._check_headers(request)
+            self._check_line()
         except AsrError as error:
             return self._refused(error)
         if request.version >= HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
@@ -91,7 +92,10 @@ class FileTranscriber:
         """Answer one request for the module called ``module``."""
         try:
             key = self._check_headers(request)
-            words = await _unless_gone(request, self._transcribe(request, module, key))
+            with ExitStack() as place:
+                # Taken before anything is waited for: requests that come together all find the same number waiting.
+                place.enter_context(self._in_line())
+                words = await _unless_gone(request, self._transcribe(request, module, key, place))
         except AsrError as error:
             return self._refused(error)
         answer = web.json_response(words)
@@ -120,17 +124,19 @@ class FileTranscriber:
             message = "the body must be the file itself, not a form: with curl use --data-binary @FILE instead of -F"
             raise BadMessageError(message)
         self._body_limits.check_announced(request.content_length)
+        return key
+
+    def _check_line(self) -> None:
         if self._n_waiting >= self._config.file_queue_length:
             message = f"{self._n_waiting} files are waiting already, and at most {self._config.file_queue_length} may"
             raise NoFreeSlotError(message)
-        return key
 
-    async def _transcribe(self, request: web.Request, module: str, key: str) -> list[dict[str, Any]]:
+    async def _transcribe(self, request: web.Request, module: str, key: str, place: ExitStack) -> list[dict[str, Any]]:
         async with AsyncExitStack() as stack:
-            with self._in_line():
-                file = await stack.enter_async_context(spooled_body(request, self._body_limits))
-                self._metrics.bytes_received(file.tell())
-                decoder, stream = await self._get_turn(stack, file, module)
+            file = await stack.enter_async_context(spooled_body(request, self._body_limits))
+            self._metrics.bytes_received(file.tell())
+            decoder, stream = await self._get_turn(stack, file, module)
+            place.close()
             clock = asyncio.get_running_loop().time
             begun, audio_s = clock(), 0.0
             try:
@@ -147,7 +153,12 @@ class FileTranscriber:
 
     @contextmanager
     def _in_line(self) -> Iterator[None]:
-        """Count a request from its first byte to its slot: so many may lie on the disk and wait."""
+        """Count a request from its headers to its slot or its end: so many may lie on the disk and wait.
+
+        Raises:
+            NoFreeSlotError: there are as many already.
+        """
+        self._check_line()
         self._n_waiting += 1
         self._metrics.file_queue_changed(self._n_waiting)
         try:

@@ -24,6 +24,39 @@ async def test_a_full_line_and_a_wait_that_is_over_are_503_with_retry_after(busy
     assert busy.n_decoders() == 0
 
 
+async def test_of_a_burst_only_as_many_wait_as_may(busy: Any) -> None:
+    await busy.until_waiting(0)
+    streams = [await asyncio.open_connection("127.0.0.1", busy.port) for _ in range(12)]
+    # All are there when the gateway looks next: none can have begun to wait before it has read the headers of the last.
+    busy.gateway.send_signal(signal.SIGSTOP)
+    for _, writer in streams:
+        writer.write(b"POST /api/asr-streaming HTTP/1.1\r\nHost: x\r\nkyutai-api-key: right\r\n")
+        writer.write(b"Connection: close\r\nContent-Length: 100\r\n\r\nRIFF")
+        await writer.drain()
+    busy.gateway.send_signal(signal.SIGCONT)
+    answers = await asyncio.gather(*[reader.read(4096) for reader, _ in streams])
+    for _, writer in streams:
+        writer.close()
+
+    refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ")]
+    assert len(refused) == 10
+    assert all(b"Retry-After: 5\r\n" in answer and b"no_free_slot" in answer for answer in refused)
+    assert sum(answer.startswith(b"HTTP/1.1 408 ") for answer in answers) == 2, "those that were let wait sent no more"
+    await busy.until_waiting(0)
+
+
+async def test_who_leaves_amid_the_upload_leaves_the_line(busy: Any) -> None:
+    head = b"POST /api/asr-streaming HTTP/1.1\r\nHost: x\r\nkyutai-api-key: right\r\nContent-Length: 100\r\n\r\n"
+    for _ in range(2):
+        writers = [(await asyncio.open_connection("127.0.0.1", busy.port))[1] for _ in range(2)]
+        for writer in writers:
+            writer.write(head)
+        await busy.until_waiting(2)
+        for writer in writers:
+            writer.close()
+        await busy.until_waiting(0)
+
+
 async def test_files_are_served_in_the_order_in_which_they_came(busy: Any, files: Any) -> None:
     await busy.until_used(0)
     finished: list[int] = []
