@@ -6,7 +6,7 @@ event loop's thread.
     reading   websocket_frames.py ─► websocket_reader.py ─► Stream             (not while the session is full)
     writing   Listener ─► dialect ─► websocket_writer.py ─► transport         (while it is full, no audio goes out)
     ending    Error, Close frame; then what still comes is read and dropped until the client closes, at most one
-              second: closing at once would make TCP throw the Error away
+              second: closing at once would make TCP throw the Error away. Nor has a client that closed longer to read
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import SAMPLE_RATE
 
 GOODBYE_S: Final = 1.0
-"""How long a client that was told why may take to close."""
+"""How long a client that was told why may take to close, and one that closed to read what is left."""
 GOODBYE_POLL_S: Final = 0.02
 
 _LIVE: Final = SessionKind.LIVE.name.lower()
@@ -166,7 +166,7 @@ class WebSocketClient:
         self._error = error.with_traceback(None)
         self.is_over = self._writer.is_closed = True
         self._reader.look_again()
-        self._goodbye = self._loop.call_later(GOODBYE_S, self._transport.abort)
+        self._abort_soon()
 
     # --- what the reader and the writer need --------------------------------------------------------------
 
@@ -208,8 +208,7 @@ class WebSocketClient:
 
     def finish(self) -> None:
         """Give the slot back and leave one line in the log."""
-        if self._goodbye is not None:
-            self._goodbye.cancel()
+        self._abort_soon()
         code = DONE if self._error is None else self._error.code
         reason = {} if self._error is None else {"reason": str(self._error)}
         log = structlog.get_logger()
@@ -228,6 +227,11 @@ class WebSocketClient:
             words_count=self._used.words,
             **reason,
         )
+
+    def _abort_soon(self) -> None:
+        # Never cancelled: a transport that was closed waits for ever for a client that does not read what is left.
+        if self._goodbye is None:
+            self._goodbye = self._loop.call_later(GOODBYE_S, self._transport.abort)
 
     def report(self) -> None:
         """Add to the metrics what was used since the last report."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -104,6 +105,32 @@ async def test_a_client_that_does_not_read_is_closed_and_hurts_nobody(rig: Any, 
         await asyncio.wait_for(closed, 30)
         await rig.eventually(lambda: _closed_as_slow(gateway))
         assert reader is not None
+
+
+CLOSE = bytes.fromhex("8880") + bytes(4)
+SING = bytes.fromhex("828b") + bytes(4) + b"\x81\xa4type\xa4Sing"
+
+
+@pytest.mark.parametrize("ending", [CLOSE, SING + CLOSE], ids=["by the client", "by the gateway"])
+async def test_a_client_that_does_not_read_cannot_keep_a_connection_that_is_closed(
+    rig: Any, shared_worker: Any, ending: bytes
+) -> None:
+    # More than the kernel takes in, and less than is too much to be listened to.
+    async with rig.gateway(shared_worker.endpoint, output_buffer_bytes=16 << 20) as gateway:
+        _, writer = await _slow_reader(gateway.port, rig)
+        writer.write((bytes.fromhex("89fd") + bytes(4 + 125)) * 16_000)  # pings, each of which is answered
+        writer.write(ending)
+        await writer.drain()
+
+        await asyncio.wait_for(_wait_for_reset(writer), 10)
+
+
+async def _wait_for_reset(writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while True:
+            writer.write(b"\0")
+            await writer.drain()
+            await asyncio.sleep(0.05)
 
 
 async def _closed_as_slow(gateway: Any) -> bool:
