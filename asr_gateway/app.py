@@ -120,7 +120,7 @@ class Gateway:
             runner.server,
             loop=loop,
             logger=http_logger(),
-            access_log=None,  # type: ignore[arg-type]  # it would hold query strings, and they hold keys
+            access_log=None,  # it would hold query strings, and they hold keys
             keepalive_timeout=KEEPALIVE_S,
             auto_decompress=False,
         )

@@ -1,14 +1,15 @@
-"""The listening socket and its connections: small kernel buffers, a deadline for headers and errors of our own."""
+"""The listening socket and its connections: small buffers, deadlines for headers and readers, errors of our own."""
 
 import asyncio
 import logging
 import resource
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_websocket import WebSocketReader
 
 from asr_gateway.io.http import error_response
 from shared.errors import AsrError, BadMessageError, ConfigError
@@ -17,6 +18,8 @@ RECEIVE_BUFFER_BYTES: Final = 128 << 10
 SEND_BUFFER_BYTES: Final = 64 << 10
 BACKLOG: Final = 1_024
 MAX_DESCRIPTORS: Final = 1 << 16
+UNREAD_S: Final = 30.0
+"""How long an answer, or a piece of a long one, may wait for its client to read it."""
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -76,9 +79,58 @@ class Connection(web.RequestHandler):
     """One connection; of what goes wrong before or behind our own code it tells as that does.
 
     aiohttp quotes the bytes that it cannot read, and names its version.
+
+    Nor has it a deadline for the client's reading. Here an answer is begun when the kernel has taken all of the one
+    before it, and who lets one wait for longer than ``unread_s`` is dropped. A WebSocket is left to its own clocks.
     """
 
-    __slots__ = ()
+    __slots__ = ("_drop", "_unread", "_unread_s")
+
+    def __init__(self, manager: web.Server, *, unread_s: float = UNREAD_S, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._unread_s: float | None = unread_s
+        self._unread: asyncio.TimerHandle | None = None
+
+    # --- what is unread -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep nothing back for the client but what the kernel does not take at once."""
+        super().connection_made(transport)
+        wire = cast("asyncio.Transport", transport)
+        wire.set_write_buffer_limits(high=0)
+        # Not by way of self.transport, which is None once the connection is closed: it may still wait to be read then.
+        self._drop = wire.abort
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more: the client does not read."""
+        super().pause_writing()
+        if self._unread_s is not None:
+            self._unread = self._loop.call_later(self._unread_s, self._drop)
+
+    def resume_writing(self) -> None:
+        """The kernel has taken all."""
+        super().resume_writing()
+        self._stop_waiting()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """There is nobody to read."""
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
+        """Become a WebSocket."""
+        super().set_parser(parser, data_received_cb)
+        self._unread_s = None
+        self._stop_waiting()
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits()
+
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    # --- what goes wrong ----------------------------------------------------------------------------------
 
     def handle_error(
         self,

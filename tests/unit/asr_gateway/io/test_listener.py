@@ -1,6 +1,9 @@
 import asyncio
 import json
 import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -44,19 +47,32 @@ async def test_a_connection_may_not_outlast_its_keep_alive_by_half_a_request() -
         await runner.cleanup()
 
 
-async def answer_of(app: web.Application, request: bytes) -> tuple[int, list[str], dict[str, Any]]:
-    """Status, headers and body of the answer to ``request``, after which the connection is closed."""
+@asynccontextmanager
+async def talking_to(
+    app: web.Application, **options: Any
+) -> AsyncIterator[tuple[web.Server, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A server of ``Connection`` and a client of it; its end of the line is as short as it can be."""
     runner = web.AppRunner(app)
     await runner.setup()
     assert runner.server is not None
     loop = asyncio.get_running_loop()
-    make = partial(Connection, runner.server, loop=loop, logger=logging.getLogger("unit"))
+    make = partial(Connection, runner.server, loop=loop, logger=logging.getLogger("unit"), **options)
     async with await loop.create_server(make, "127.0.0.1", 0) as server:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_024)
+        raw.setblocking(False)
+        await loop.sock_connect(raw, server.sockets[0].getsockname())
+        reader, writer = await asyncio.open_connection(sock=raw, limit=1_024)
+        yield runner.server, reader, writer
+        writer.transport.abort()
+        await runner.cleanup()
+
+
+async def answer_of(app: web.Application, request: bytes) -> tuple[int, list[str], dict[str, Any]]:
+    """Status, headers and body of the answer to ``request``, after which the connection is closed."""
+    async with talking_to(app) as (_, reader, writer):
         writer.write(request)
         head, _, body = (await asyncio.wait_for(reader.read(), 5)).decode().partition("\r\n\r\n")
-        writer.close()
-        await runner.cleanup()
     status, *headers = head.split("\r\n")
     return int(status.split()[1]), headers, json.loads(body)
 
@@ -88,3 +104,64 @@ async def test_a_fault_of_our_own_is_told_without_what_it_is() -> None:
     status, headers, body = await answer_of(app, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (status, body["code"]) == (500, "internal_error")
     assert not any("aiohttp" in line or "inside" in line for line in (*headers, body["error"]))
+
+
+ANSWER_BYTES = 100_000
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def app_that_tells_much(unread_bytes: list[int]) -> web.Application:
+    """Notes how much is unread whenever it is asked."""
+
+    async def tell(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        unread_bytes.append(request.transport.get_write_buffer_size())
+        return web.Response(body=bytes(ANSWER_BYTES))
+
+    app = web.Application()
+    app.router.add_get("/", tell)
+    return app
+
+
+async def test_who_reads_no_answer_is_dropped() -> None:
+    unread_bytes: list[int] = []
+    async with talking_to(app_that_tells_much(unread_bytes), unread_s=0.3) as (server, _, writer):
+        writer.write(GET * 300)
+        async with asyncio.timeout(10):
+            while not unread_bytes or server.connections:  # noqa: ASYNC110 (the server tells nobody)
+                await asyncio.sleep(0.01)
+    assert set(unread_bytes) == {0}, "no answer is begun before the one before it is out"
+
+
+async def test_who_reads_late_but_in_time_gets_every_answer() -> None:
+    unread_bytes: list[int] = []
+    async with talking_to(app_that_tells_much(unread_bytes), unread_s=5) as (_, reader, writer):
+        writer.write(GET * 100)
+        while len(unread_bytes) < 2:  # noqa: ASYNC110 (the server tells nobody)
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            for _ in range(100):
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(ANSWER_BYTES)
+
+
+async def test_a_websocket_is_left_to_its_own_clocks() -> None:
+    told = asyncio.Event()
+
+    async def tell(request: web.Request) -> web.StreamResponse:
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        assert request.transport is not None
+        request.transport.write(bytes(16 << 20))
+        told.set()
+        await websocket.receive()
+        return websocket
+
+    app = web.Application()
+    app.router.add_get("/", tell)
+    async with talking_to(app, unread_s=0.1) as (server, _, writer):
+        writer.write(GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
+        writer.write(b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+        await asyncio.wait_for(told.wait(), 5)
+        await asyncio.sleep(0.5)
+        assert len(server.connections) == 1
