@@ -4,8 +4,8 @@
     POST {path}        files.py       whole files          GET /metrics, /healthz, /readyz
                                                            anything else: files, or the built-in page
 
-Stopping is a drain: not ready any more, no new sessions, those that run may finish until the deadline, or until one
-asks again; what is left then is told so and closed.
+Stopping is a drain: not ready any more, no new sessions and files; those that have come may finish until the deadline,
+or until one asks again; what is left then is told so and closed.
 """
 
 import asyncio
@@ -89,17 +89,25 @@ class Gateway:
                 task.cancel()
 
     def hurry(self) -> None:
-        """Let the drain wait for no session, as if its deadline had come."""
+        """Let the drain wait for nobody, as if its deadline had come."""
         self._is_hurried = True
 
     async def _drain(self) -> None:
         self._dispatch.drain()
-        self._log.info(DRAIN_STARTED, sessions_count=self._dispatch.n_sessions)
-        await self._wait_until(lambda: self._is_hurried or self._dispatch.n_sessions == 0, self._config.drain_s)
-        if self._dispatch.n_sessions:
-            self._log.warning(DRAIN_TIMED_OUT, sessions_count=self._dispatch.n_sessions)
+        self._log.info(DRAIN_STARTED, **self._under_way())
+        await self._wait_until(lambda: self._is_hurried or not any(self._under_way().values()), self._config.drain_s)
+        if any(self._under_way().values()):
+            self._log.warning(DRAIN_TIMED_OUT, **self._under_way())
+            self._files.end_all(RestartingError("this gateway is restarting; please send the file again"))
             self._dispatch.end_all(RestartingError("this gateway is restarting; please open a new session"))
-        await self._wait_until(lambda: not any(route.n_clients for route in self._routes.values()), GOODBYE_S)
+        await self._wait_until(lambda: not self._n_leaving(), GOODBYE_S)
+
+    def _under_way(self) -> dict[str, int]:
+        # A file that has a slot is in both.
+        return {"sessions_count": self._dispatch.n_sessions, "files_count": self._files.n_requests}
+
+    def _n_leaving(self) -> int:
+        return self._files.n_requests + sum(route.n_clients for route in self._routes.values())
 
     async def _wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s

@@ -174,7 +174,7 @@ class GatewayConfig:
         "files that may be on their way to a slot; 0: none are taken", default=64
     )
     file_wait_s: Patience = said("how long a file waits for a slot", default=100.0)
-    drain_s: Patience = said("how long sessions may go on after SIGTERM", default=10.0)
+    drain_s: Patience = said("how long sessions and files may go on after SIGTERM", default=10.0)
     spool_dir: Annotated[str, Expanded()] = said(
         "folder for uploaded files; empty: the system's temporary folder", default=""
     )

@@ -104,10 +104,12 @@ class Dispatch:
         With ``has_silence_prefix`` it begins with the module's silence, which files always do.
 
         Raises:
-            RestartingError: the gateway drains.
+            RestartingError: the gateway drains, and this is no file: those are asked for once it has been uploaded, and
+                which of them may come was decided before.
             NoFreeSlotError: it has as many sessions as it may have.
         """
-        self.check_not_draining(kind)
+        if kind is SessionKind.LIVE:
+            self.check_not_draining(kind)
         if len(self._streams) >= self._max_sessions:
             self._refuse(kind, NoFreeSlotError())
         is_file = kind is SessionKind.FILE
@@ -123,7 +125,7 @@ class Dispatch:
         return stream
 
     def check_not_draining(self, kind: SessionKind) -> None:
-        """Refuse a session while the gateway drains, as ``open`` does.
+        """Refuse what would become a session while the gateway drains.
 
         Raises:
             RestartingError: it drains.
@@ -140,7 +142,7 @@ class Dispatch:
 
         Raises:
             NoFreeSlotError: the queue is full, or the wait took too long.
-            RestartingError: the gateway drains.
+            RestartingError: the gateway has drained for as long as it may.
         """
         front = FileStream()
         stream = self.open(module=module, kind=SessionKind.FILE, listener=front)

@@ -1,11 +1,13 @@
 """``POST {path}``: a whole audio file in, the list of its words out.
 
     key, headers ──► body to disk ──► decoder started ──► slot ──────► audio, Flush ──► words ──► JSON
-       401, 415       408, 413           400, 413, 422     503 (turn)      503 (worker lost)
+    401, 415, 503     408, 413           400, 413, 422     503 (turn)      503 (worker lost)
 
 What can be refused without the body is refused before it; a file that is no audio is refused before it waits for a
 slot. A slot is held only while audio flows, and the decoder waits while the worker is busy: neither the file nor its
 samples are ever in memory. A client that leaves takes its slot, its decoder and its file with it.
+
+While the gateway drains, a file that comes is refused by its headers; those that have come go on, until ``end_all``.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
 from shared.errors import AsrError, BadMessageError, NoFreeSlotError, UnsupportedEncodingError
 from shared.log_events import FILE_REFUSED, FILE_TRANSCRIBED
-from shared.messages import EventKind, StepEvent
+from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import SAMPLE_RATE
 
 MAX_STARTING: Final = 4
@@ -68,12 +70,24 @@ class FileTranscriber:
         self._metrics = metrics
         self._log = structlog.get_logger()
         self._n_waiting = 0
+        self._n_requests = 0
+        self._ended: asyncio.Future[AsrError] = asyncio.get_running_loop().create_future()
+        """Why no request may go on any longer, once that is so."""
         self._lines: defaultdict[str, _Line] = defaultdict(_Line)
         """By module: files that wait for one must not hold up another's."""
         self._body_limits = BodyLimits(
             max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s, folder=config.spool_dir
         )
         self._file_limits = FileLimits(max_audio_s=config.max_file_s, decode_timeout_s=config.decode_timeout_s)
+
+    @property
+    def n_requests(self) -> int:
+        """Files that are uploaded, wait or are transcribed."""
+        return self._n_requests
+
+    def end_all(self, error: AsrError) -> None:
+        """Answer every request with an error."""
+        self._ended.set_result(error)
 
     async def expect(self, request: web.Request) -> web.Response | None:
         """Answer ``Expect: 100-continue``: refuse what can be refused, or ask for the body."""
@@ -95,7 +109,7 @@ class FileTranscriber:
             with ExitStack() as place:
                 # Taken before anything is waited for: requests that come together all find the same number waiting.
                 place.enter_context(self._in_line())
-                words = await _unless_gone(request, self._transcribe(request, module, key, place))
+                words = await self._unless_ended(request, self._transcribe(request, module, key, place))
         except AsrError as error:
             return self._refused(error)
         answer = web.json_response(words)
@@ -116,6 +130,7 @@ class FileTranscriber:
             AsrError: the request can be refused without its body.
         """
         key = authenticate(request, self._keys)
+        self._dispatch.check_not_draining(SessionKind.FILE)
         encoding = request.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
             message = f"Content-Encoding {encoding[:40]!r}: send the file as it is, or in a compressed audio format"
@@ -150,6 +165,33 @@ class FileTranscriber:
         wall_s = clock() - begun
         self._log.info(FILE_TRANSCRIBED, client=key, audio_s=round(audio_s, 2), wall_s=round(wall_s, 2))
         return messages
+
+    async def _unless_ended(self, request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return what ``work`` returns, but give it up when the client closes the connection, or at ``end_all``.
+
+        Raises:
+            ClientGoneError: the client did.
+            AsrError: what ``end_all`` was given.
+        """
+        task = asyncio.create_task(work)
+        ends: set[asyncio.Future[Any]] = {task, self._ended}
+        self._n_requests += 1
+        try:
+            while not task.done():
+                await asyncio.wait(ends, timeout=_GONE_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+                if task.done():
+                    break
+                if self._ended.done():
+                    # Without its traceback: every request raises this one.
+                    raise self._ended.result().with_traceback(None)
+                if request.transport is None or request.transport.is_closing():
+                    message = "the client closed the connection while its file was transcribed"
+                    raise ClientGoneError(message)
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._n_requests -= 1
 
     @contextmanager
     def _in_line(self) -> Iterator[None]:
@@ -198,25 +240,6 @@ async def _wait_briefly(turn: asyncio.Event) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(ORDER_WAIT_S):
             await turn.wait()
-
-
-async def _unless_gone(request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what ``work`` returns, but give it up when the client closes the connection.
-
-    Raises:
-        ClientGoneError: it did.
-    """
-    task = asyncio.create_task(work)
-    try:
-        while not task.done():
-            await asyncio.wait({task}, timeout=_GONE_CHECK_S)
-            if not task.done() and (request.transport is None or request.transport.is_closing()):
-                message = "the client closed the connection while its file was transcribed"
-                raise ClientGoneError(message)
-        return task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _message(event: StepEvent) -> dict[str, Any]:

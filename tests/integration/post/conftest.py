@@ -249,6 +249,20 @@ def impatient() -> Iterator[Service]:
         yield service
 
 
+@pytest.fixture
+def stopping() -> Iterator[Service]:
+    """As busy, for a test that stops it: whoever is there then may finish."""
+    with running(batch_size=1, step_ms=40, limits=LIMITS | {"body_timeout_s": 15, "drain_s": 25}) as service:
+        yield service
+
+
+@pytest.fixture
+def hasty() -> Iterator[Service]:
+    """As busy, for a test that stops it: nobody may finish."""
+    with running(batch_size=1, step_ms=40, limits=LIMITS | {"body_timeout_s": 15, "drain_s": 0.2}) as service:
+        yield service
+
+
 @pytest.fixture(scope="session")
 def files() -> type[Files]:
     return Files
