@@ -190,5 +190,6 @@ async def _start(file: IO[bytes], limits: FileLimits) -> Process:
         stdout=PIPE,
         stderr=DEVNULL,
         limit=_READ_LIMIT_BYTES,
+        start_new_session=True,  # a Ctrl-C is for the gateway: it lets the files finish
         env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _ONE_THREAD,
     )

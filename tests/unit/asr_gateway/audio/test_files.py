@@ -190,6 +190,13 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "file_child" in " ".join(child.cmdline())]
 
 
+async def test_a_ctrl_c_for_the_gateway_does_not_reach_a_child(folder: Folder) -> None:
+    async with open_decoder(folder.audio(tone(30, 24_000), 24_000, "WAV"), LIMITS) as decoder:
+        await decoder.read_info()
+        (child,) = children()
+        assert os.getpgid(child.pid) != os.getpgid(0), "a terminal signals the whole process group"
+
+
 async def test_a_child_that_crashes_is_bad_audio(folder: Folder) -> None:
     async with open_decoder(folder.audio(tone(30, 24_000), 24_000, "WAV"), LIMITS) as decoder:
         await decoder.read_info()
