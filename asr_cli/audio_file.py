@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from asr_cli.output import shown
 from asr_cli.usage import UsageError
+from shared.audio_header import block_frames, header_problem
 from shared.streamed_wav import NO_SIZE, open_streamed_wav
 from shared.units import SAMPLE_RATE
 
@@ -114,7 +115,7 @@ class AudioFile:
             can be sent as it is, and of any format.
 
     Raises:
-        UsageError: libsndfile cannot open it.
+        UsageError: libsndfile cannot open it, or its header says what is not allowed.
     """
 
     def __init__(self, path: Path, *, keep: bool = False) -> None:
@@ -135,6 +136,16 @@ class AudioFile:
             self._file.close()
 
     def _open(self) -> _ForwardFile:
+        file = self._open_unchecked()
+        if problem := header_problem(file.samplerate, file.channels):
+            file.close()
+            if self._copy is not None:
+                self._copy.close()
+            message = f"{shown(self.path)}: {problem}"
+            raise UsageError(message)
+        return file
+
+    def _open_unchecked(self) -> _ForwardFile:
         try:
             if self._comes_once:
                 return _opened_once(self.path)
@@ -178,7 +189,9 @@ class AudioFile:
 
     def _read(self, n_read: int) -> NDArray[np.float32]:
         try:
-            block: NDArray[np.float32] = self._file.read(self._file.samplerate, dtype="float32", always_2d=True)
+            # Nobody waits for more than a second of what comes through a pipe.
+            n_frames = min(self._file.samplerate, block_frames(self._file.channels))
+            block: NDArray[np.float32] = self._file.read(n_frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             message = f"{shown(self.path)}: the audio is damaged after {n_read / self._file.samplerate:.1f} s: {error}"
             raise UsageError(message) from error

@@ -6,9 +6,11 @@ import json
 import os
 import socket
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -137,6 +139,53 @@ SAMPLES = np.random.default_rng(3).integers(-9_000, 9_000, 2_400, np.int16)
 
 def samples_of(audio: AudioFile) -> list[int]:
     return list((np.concatenate(list(audio.pieces())) * 32_768).round().astype(int))
+
+
+def wav(*, rate: int = 24_000, channels: int = 1, block_align: int | None = None, data: bytes = bytes(4_800)) -> bytes:
+    align = 2 * channels if block_align is None else block_align
+    form = struct.pack("<HHIIHH", 1, channels, rate, min(rate * align, 0xFFFF_FFFF), align, 16)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        ({"rate": 1}, "a sample rate of 1 Hz; 2000 to 768000 are allowed"),
+        ({"rate": 1_999}, "a sample rate of 1999 Hz; 2000 to 768000 are allowed"),
+        ({"rate": 768_001}, "a sample rate of 768001 Hz; 2000 to 768000 are allowed"),
+        ({"rate": 0x7FFF_FFFF}, "a sample rate of 2147483647 Hz; 2000 to 768000 are allowed"),
+        ({"channels": 255, "data": bytes(5_100)}, "255 channels; 1 to 64 are allowed"),
+    ],
+)
+def test_an_absurd_header_is_refused_with_what_is_allowed(
+    header: dict[str, Any],
+    complaint: str,
+    keep: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(wav(**header))
+    with pytest.raises(UsageError, match=f"a.wav: {complaint}"):
+        AudioFile(file, keep=keep)
+    with through_a_pipe(wav(**header)) as path, pytest.raises(UsageError, match=complaint):
+        AudioFile(path, keep=keep)
+
+
+@pytest.mark.parametrize(
+    "header", [{"rate": 768_000, "channels": 64}, {"rate": 768_000, "block_align": 0xFFFF}, {"rate": 2_000}]
+)
+def test_no_header_says_how_much_is_in_memory(header: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(wav(**header))
+    audio = AudioFile(file)
+    tracemalloc.start()
+    try:
+        assert sum(map(len, audio.pieces())) > 0
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("riff_size", [0, 36, 0xFFFF_FFFF])
