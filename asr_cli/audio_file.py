@@ -16,6 +16,7 @@ import soxr
 from numpy.typing import NDArray
 
 from asr_cli.output import shown
+from asr_cli.reading import waited_for
 from asr_cli.usage import UsageError
 from shared.audio_header import block_frames, header_problem
 from shared.streamed_wav import NO_SIZE, open_streamed_wav
@@ -123,7 +124,8 @@ class AudioFile:
         is_pipe = path == STANDARD_INPUT or _is_pipe(path)
         self._copy = _copied(path) if keep and is_pipe else None
         self._comes_once = is_pipe and self._copy is None
-        self._file: Any = self._open()
+        # Nobody knows when a pipe brings its header.
+        self._file: Any = waited_for(self._open) if self._comes_once else self._open()
         if self._comes_once and self._file.format not in _THROUGH_PIPES:
             message = f"{shown(path)}: {self._file.format} cannot be read from front to back. {_PIPES}"
             raise UsageError(message)
