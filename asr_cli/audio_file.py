@@ -16,7 +16,9 @@ import soxr
 from numpy.typing import NDArray
 
 from asr_cli.output import shown
+from asr_cli.reading import waited_for
 from asr_cli.usage import UsageError
+from shared.audio_header import block_frames, header_problem
 from shared.streamed_wav import NO_SIZE, open_streamed_wav
 from shared.units import SAMPLE_RATE
 
@@ -114,7 +116,7 @@ class AudioFile:
             can be sent as it is, and of any format.
 
     Raises:
-        UsageError: libsndfile cannot open it.
+        UsageError: libsndfile cannot open it, or its header says what is not allowed.
     """
 
     def __init__(self, path: Path, *, keep: bool = False) -> None:
@@ -122,7 +124,8 @@ class AudioFile:
         is_pipe = path == STANDARD_INPUT or _is_pipe(path)
         self._copy = _copied(path) if keep and is_pipe else None
         self._comes_once = is_pipe and self._copy is None
-        self._file: Any = self._open()
+        # Nobody knows when a pipe brings its header.
+        self._file: Any = waited_for(self._open) if self._comes_once else self._open()
         if self._comes_once and self._file.format not in _THROUGH_PIPES:
             message = f"{shown(path)}: {self._file.format} cannot be read from front to back. {_PIPES}"
             raise UsageError(message)
@@ -135,6 +138,16 @@ class AudioFile:
             self._file.close()
 
     def _open(self) -> _ForwardFile:
+        file = self._open_unchecked()
+        if problem := header_problem(file.samplerate, file.channels):
+            file.close()
+            if self._copy is not None:
+                self._copy.close()
+            message = f"{shown(self.path)}: {problem}"
+            raise UsageError(message)
+        return file
+
+    def _open_unchecked(self) -> _ForwardFile:
         try:
             if self._comes_once:
                 return _opened_once(self.path)
@@ -178,7 +191,9 @@ class AudioFile:
 
     def _read(self, n_read: int) -> NDArray[np.float32]:
         try:
-            block: NDArray[np.float32] = self._file.read(self._file.samplerate, dtype="float32", always_2d=True)
+            # Nobody waits for more than a second of what comes through a pipe.
+            n_frames = min(self._file.samplerate, block_frames(self._file.channels))
+            block: NDArray[np.float32] = self._file.read(n_frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             message = f"{shown(self.path)}: the audio is damaged after {n_read / self._file.samplerate:.1f} s: {error}"
             raise UsageError(message) from error

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from asr_cli.audio_file import AudioFile
 from asr_cli.messages import excerpt, from_answer, from_packet
 from asr_cli.output import shown
+from asr_cli.reading import read_ahead
 from asr_cli.usage import UsageError
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
@@ -90,7 +91,7 @@ async def transcribe_live(
     """Send the audio and hand every message to ``on_message`` until the service has said the last word.
 
     Args:
-        pieces: 24 kHz mono float32, cut anywhere.
+        pieces: 24 kHz mono float32, cut anywhere; taken in a thread, as a pipe may pause.
         service: whom to ask.
         rtf: how many seconds of audio to send in one second; 0 for as fast as the service takes it.
         on_message: called for each message as it comes.
@@ -106,10 +107,11 @@ async def transcribe_live(
             timeout=aiohttp.ClientWSTimeout(ws_receive=service.live_silence_s, ws_close=CLOSE_S),
             max_msg_size=0,
         ) as socket,
+        aclosing(read_ahead(pieces)) as ahead,
     ):
         await receive_until("Ready", socket, on_message)
         tasks = [
-            asyncio.create_task(send(pieces, socket, rtf)),
+            asyncio.create_task(send(ahead, socket, rtf)),
             asyncio.create_task(receive_until("Flushed", socket, on_message)),
         ]
         try:
@@ -123,13 +125,13 @@ async def transcribe_live(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def send(pieces: Iterator[NDArray[np.float32]], socket: aiohttp.ClientWebSocketResponse, rtf: float) -> None:
+async def send(pieces: AsyncIterator[NDArray[np.float32]], socket: aiohttp.ClientWebSocketResponse, rtf: float) -> None:
     """Send the audio frame by frame, then ask for what is still inside the model."""
     loop = asyncio.get_running_loop()
     started_at, sent_samples = loop.time(), 0
     # A connection that closes is explained by what the receiver reads last.
     with suppress(ConnectionError, aiohttp.ClientError):
-        for piece in pieces:
+        async for piece in pieces:
             for start in range(0, len(piece), FRAME_SAMPLES):
                 frame = piece[start : start + FRAME_SAMPLES]
                 await socket.send_bytes(encode_audio(frame))

@@ -23,6 +23,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from shared.audio_header import block_frames, header_problem
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -42,11 +44,6 @@ TOO_LONG: Final = "too_large"
 READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
 """Of the formats that people try; libsndfile knows more."""
 
-_MIN_RATE: Final = 2_000
-_MAX_RATE: Final = 768_000
-_MAX_CHANNELS: Final = 64
-_BLOCK_VALUES: Final = 1 << 14
-"""Samples times channels that are decoded at a time."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length it does not know as the largest number that it has."""
 
@@ -99,7 +96,8 @@ def decode(source: int, out: IO[bytes], limits: ChildLimits) -> None:
         raise _RefusedError(BAD_AUDIO, message) from error
     with file:
         n_frames = file.frames if file.frames < _UNKNOWN_FRAMES else None
-        _check_header(file.samplerate, file.channels)
+        if problem := header_problem(file.samplerate, file.channels):
+            raise _RefusedError(BAD_AUDIO, problem)
         duration_s = None if n_frames is None else n_frames / file.samplerate
         _check_length(duration_s or 0.0, limits)
         info = {"rate": file.samplerate, "channels": file.channels, "format": file.format, "duration_s": duration_s}
@@ -116,11 +114,10 @@ def _decode_blocks(file: Any, out: IO[bytes], limits: ChildLimits) -> None:
 
     resampler = Resampler(file.samplerate)
     writer = _SampleWriter(out)
-    block_frames = max(1, _BLOCK_VALUES // file.channels)
-    n_read = 0
+    n_frames, n_read = block_frames(file.channels), 0
     while True:
         try:
-            block = file.read(block_frames, dtype="float32", always_2d=True)
+            block = file.read(n_frames, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             at_s = n_read / file.samplerate
             raise _RefusedError(BAD_AUDIO, f"the audio is damaged after {at_s:.2f} s ({_reason(error)})") from error
@@ -137,13 +134,6 @@ def _decode_blocks(file: Any, out: IO[bytes], limits: ChildLimits) -> None:
         raise _RefusedError(BAD_AUDIO, "the file holds no audio")
     writer.feed(resampler.flush())
     writer.flush()
-
-
-def _check_header(rate: int, channels: int) -> None:
-    if not _MIN_RATE <= rate <= _MAX_RATE:
-        raise _RefusedError(BAD_AUDIO, f"a sample rate of {rate} Hz; {_MIN_RATE} to {_MAX_RATE} are allowed")
-    if not 1 <= channels <= _MAX_CHANNELS:
-        raise _RefusedError(BAD_AUDIO, f"{channels} channels; 1 to {_MAX_CHANNELS} are allowed")
 
 
 def _check_length(seconds: float, limits: ChildLimits) -> None:

@@ -20,6 +20,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from asr_gateway.io.names import addresses_of
+from asr_gateway.io.threads import in_thread
 from shared.errors import ConfigError
 from shared.log_events import DISCOVERY_FAILED
 
@@ -72,7 +73,7 @@ class Named:
         """Return the endpoints at the addresses that the resolver gives now.
 
         Raises:
-            OSError: it gives none.
+            OSError: it gives none, or there is no thread to ask it in.
             UnicodeError: the name can be none: it has two dots in a row, or more than 63 characters without one.
         """
         # The resolver shuffles: sorted, one worker stays one worker.
@@ -93,10 +94,10 @@ class Listed:
         """Return what the lines of the file name.
 
         Raises:
-            OSError: the file cannot be read.
+            OSError: the file cannot be read, or there is no thread to read it in.
             ConfigError: a line is no endpoint; nothing of such a file is believed.
         """
-        text = await asyncio.to_thread(self._read)
+        text = await in_thread(self._read)
         lines = [line.split("#")[0].strip() for line in text.splitlines()]
         return [worker_source(line) for line in lines if line]
 

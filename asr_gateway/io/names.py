@@ -7,11 +7,13 @@ and a host one at a time: who asks meanwhile waits for the same answer.
 
 import asyncio
 import socket
-import threading
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from asr_gateway.io.threads import start_thread
 
 _running: Final[dict[tuple[asyncio.AbstractEventLoop, str, int], asyncio.Future[list[str]]]] = {}
 
@@ -20,15 +22,17 @@ async def addresses_of(host: str, port: int) -> list[str]:
     """Return the addresses of ``host``, in numbers, each once, as the resolver orders them.
 
     Raises:
-        OSError: it has none, or there is no resolver.
+        OSError: it has none, or there is no resolver, or no thread to ask it in.
         UnicodeError: the name can be none: it has two dots in a row, or more than 63 characters without one.
     """
     key = asyncio.get_running_loop(), host, port
     answer = _running.get(key)
     if answer is None:
-        answer = _running[key] = key[0].create_future()
+        answer = key[0].create_future()
+        start_thread(partial(_look_up, *key, answer), name=f"look up {host}")
+        # Not before: an answer that no thread is looking for would be waited for by all who ask from then on.
+        _running[key] = answer
         answer.add_done_callback(lambda _: _running.pop(key))
-        threading.Thread(target=_look_up, args=(*key, answer), name=f"look up {host}", daemon=True).start()
     return await asyncio.shield(answer)
 
 

@@ -9,18 +9,20 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Final
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from asr_gateway.io.threads import NoThreadError, in_thread
 from shared.errors import AsrError, BadMessageError, MessageTooLargeError, SlowBodyError
 
 _WRITE_BYTES: Final = 256 << 10
 
 
 class SpoolFullError(AsrError):
-    """The disk for uploaded files is full, or cannot be written."""
+    """The disk for uploaded files is full, or cannot be written, or there is no thread to write it in."""
 
     code = "spool_full"
     retry = True
@@ -76,12 +78,11 @@ async def spooled_body(request: web.Request, limits: BodyLimits) -> AsyncIterato
         await _fill(file, request.content, limits)
         yield file
     finally:
-        # In a thread as well: giving back a long file's blocks takes time.
-        await asyncio.to_thread(file.close)
+        await _close(file)
 
 
 async def _created(folder: str) -> IO[bytes]:
-    making = asyncio.get_running_loop().run_in_executor(None, _create, folder)
+    making = in_thread(partial(_create, folder))
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
@@ -130,9 +131,18 @@ async def _next_piece(body: StreamReader, limits: BodyLimits) -> bytes:
 
 async def _write(file: IO[bytes], data: bytes) -> None:
     try:
-        await asyncio.to_thread(_write_through, file, data)
+        await in_thread(partial(_write_through, file, data))
     except OSError as error:
         raise _spool_full(error) from error
+
+
+async def _close(file: IO[bytes]) -> None:
+    try:
+        # In a thread as well: giving back a long file's blocks takes time.
+        await in_thread(file.close)
+    except NoThreadError:
+        # Rather here than not at all: nobody else closes it.
+        file.close()
 
 
 def _write_through(file: IO[bytes], data: bytes) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 BEAT_S: Final = 1.0
@@ -55,8 +55,10 @@ def watched(*, look_every_s: float = LOOK_EVERY_S, give_up: Callable[[], None] |
 def _give_up() -> None:
     # Not by sys.exit: this is a thread, and the loop would be waited for.
     teller = threading.Thread(target=_tell, name="watchdog tells", daemon=True)
-    teller.start()
-    teller.join(TELL_WITHIN_S)
+    # Where no thread can be started it ends without a word, but it ends.
+    with suppress(RuntimeError):
+        teller.start()
+        teller.join(TELL_WITHIN_S)
     os._exit(os.EX_SOFTWARE)
 
 

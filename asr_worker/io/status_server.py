@@ -86,18 +86,26 @@ class _Server(http.server.ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            self._open_since_s[request] = time.monotonic()
-            super().process_request(request, client_address)
-        else:
+        if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        self._open_since_s[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except Exception:
+            # No thread was started, so none gives the place back. Who called us closes the connection.
+            self._give_back(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._open_since_s.pop(request, None)
-            self._places.release()
+            self._give_back(request)
+
+    def _give_back(self, request: socket.socket) -> None:
+        self._open_since_s.pop(request, None)
+        self._places.release()
 
     def service_actions(self) -> None:
         """End the connections whose time is over; called twice a second."""

@@ -3,9 +3,11 @@
 import asyncio
 import resource
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from aiohttp import web
@@ -133,6 +135,19 @@ async def test_a_folder_that_cannot_be_written_is_a_503(spool: SpoolServer, tmp_
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After: 5" in answer
     assert b'"code": "spool_full"' in answer
+
+
+async def test_no_thread_to_write_in_is_a_503(spool: SpoolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> NoReturn:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", no_thread)
+        answer = await spool.talk(sized(b"abc"))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"(no thread can be started); please try again later" in answer
+    assert (await spool.talk(sized(b"\1" * 3))).endswith(b"[3, 3]")
 
 
 async def test_a_full_disk_is_a_503(spool: SpoolServer) -> None:

@@ -1,19 +1,30 @@
 """What ``asr transcribe`` does at its edges: mute services, pipes, names that are no text, many files, many keys."""
 
 import argparse
+import array
 import asyncio
+import fcntl
 import json
 import os
+import signal
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import termios
+import threading
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import aiohttp
+import msgpack
 import numpy as np
 import pytest
 import soundfile
+from aiohttp import web
 
 from asr_cli.__main__ import main
 from asr_cli.audio_file import AudioFile
@@ -139,6 +150,67 @@ def samples_of(audio: AudioFile) -> list[int]:
     return list((np.concatenate(list(audio.pieces())) * 32_768).round().astype(int))
 
 
+def wav(
+    *,
+    rate: int = 24_000,
+    channels: int = 1,
+    block_align: int | None = None,
+    data: bytes = bytes(4_800),
+    size: int | None = None,
+) -> bytes:
+    align = 2 * channels if block_align is None else block_align
+    form = struct.pack("<HHIIHH", 1, channels, rate, min(rate * align, 0xFFFF_FFFF), align, 16)
+    chunks = (
+        b"fmt "
+        + struct.pack("<I", len(form))
+        + form
+        + b"data"
+        + struct.pack("<I", len(data) if size is None else size)
+        + data
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        ({"rate": 1}, "a sample rate of 1 Hz; 2000 to 768000 are allowed"),
+        ({"rate": 1_999}, "a sample rate of 1999 Hz; 2000 to 768000 are allowed"),
+        ({"rate": 768_001}, "a sample rate of 768001 Hz; 2000 to 768000 are allowed"),
+        ({"rate": 0x7FFF_FFFF}, "a sample rate of 2147483647 Hz; 2000 to 768000 are allowed"),
+        ({"channels": 255, "data": bytes(5_100)}, "255 channels; 1 to 64 are allowed"),
+    ],
+)
+def test_an_absurd_header_is_refused_with_what_is_allowed(
+    header: dict[str, Any],
+    complaint: str,
+    keep: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(wav(**header))
+    with pytest.raises(UsageError, match=f"a.wav: {complaint}"):
+        AudioFile(file, keep=keep)
+    with through_a_pipe(wav(**header)) as path, pytest.raises(UsageError, match=complaint):
+        AudioFile(path, keep=keep)
+
+
+@pytest.mark.parametrize(
+    "header", [{"rate": 768_000, "channels": 64}, {"rate": 768_000, "block_align": 0xFFFF}, {"rate": 2_000}]
+)
+def test_no_header_says_how_much_is_in_memory(header: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(wav(**header))
+    audio = AudioFile(file)
+    tracemalloc.start()
+    try:
+        assert sum(map(len, audio.pieces())) > 0
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("riff_size", [0, 36, 0xFFFF_FFFF])
 @pytest.mark.parametrize("data_size", [0, 0x7FFF_F000, 0xFFFF_FFFF])
 def test_a_wav_whose_writer_could_not_go_back_is_read_to_its_end(
@@ -219,6 +291,123 @@ def test_after_ctrl_c_the_prompt_begins_a_line_of_its_own(
     monkeypatch.setattr("asr_cli.transcribe.transcribe_live", interrupted)
     assert main(["transcribe", str(write_audio(tmp_path / "a.wav"))]) == 130
     assert capsys.readouterr().out == "one\n"
+
+
+@asynccontextmanager
+async def attentive_service() -> AsyncIterator[Service]:
+    """A service that says a word once it hears something, and cuts off who does not answer its pings."""
+
+    async def talk(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(heartbeat=0.2)
+        await socket.prepare(request)
+        await socket.send_bytes(msgpack.packb({"type": "Ready"}))
+        n_heard = 0
+        async for packet in socket:
+            message = msgpack.unpackb(packet.data)
+            n_heard += message["type"] == "Audio"
+            if n_heard == 1 and message["type"] == "Audio":
+                await socket.send_bytes(msgpack.packb({"type": "Word", "text": "one", "start_time": 0.0}))
+            elif message["type"] == "Flush":
+                await socket.send_bytes(msgpack.packb({"type": "Flushed", "id": message["id"]}))
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/api/asr-streaming", talk)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield Service(url=f"http://127.0.0.1:{runner.addresses[0][1]}", key="right")
+    finally:
+        await runner.cleanup()
+
+
+@contextmanager
+def paused_pipe(data: bytes) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Both ends of a pipe that holds ``data`` and whose writer has not ended."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as reading, os.fdopen(writer, "wb", buffering=0) as writing:
+        writing.write(data)
+        # Else a test that waits for the pipe in a C library would never fail.
+        last_resort = threading.Timer(15, writing.close)
+        last_resort.start()
+        try:
+            yield reading, writing
+        finally:
+            last_resort.cancel()
+
+
+async def test_while_a_pipe_pauses_the_service_is_heard_and_answered() -> None:
+    messages: list[str] = []
+    has_word = asyncio.Event()
+
+    def take(message: Mapping[str, Any]) -> None:
+        messages.append(message["type"])
+        if message["type"] == "Word":
+            has_word.set()
+
+    data = wav(data=bytes(48_000), size=0xFFFF_FFFF)
+    with paused_pipe(data) as (reader, writer):
+        pieces = AudioFile(Path(f"/dev/fd/{reader.fileno()}")).pieces()
+        async with attentive_service() as service:
+            session = asyncio.create_task(transcribe_live(pieces, service, rtf=0, on_message=take))
+            await asyncio.wait_for(has_word.wait(), 5)
+            # Longer than the service waits for the answer to a ping.
+            await asyncio.wait({session}, timeout=0.6)
+            assert (messages, session.done()) == (["Ready", "Word"], False)
+            writer.close()
+            await asyncio.wait_for(session, 5)
+    assert messages == ["Ready", "Word", "Flushed"]
+
+
+def n_unread(pipe: IO[bytes]) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
+
+
+async def interrupted(process: asyncio.subprocess.Process) -> tuple[int | None, float]:
+    """Press Ctrl-C; return the exit status and how long it took."""
+    pressed = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    try:
+        return await asyncio.wait_for(process.wait(), 5), time.monotonic() - pressed
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+
+
+async def started(stdin: IO[bytes], *arguments: str) -> asyncio.subprocess.Process:
+    """Start the command; return once it has taken all that ``stdin`` holds and waits for more."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "asr_cli", "transcribe", *arguments),
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    while n_unread(stdin):  # noqa: ASYNC110 - another process takes it
+        await asyncio.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("flags", [(), ("--post",)])
+async def test_ctrl_c_ends_it_while_no_header_comes(flags: tuple[str, ...]) -> None:
+    with paused_pipe(b"RIFF") as (reader, _):
+        status, after_s = await interrupted(await started(reader, *flags, "-"))
+    assert status == 130
+    assert after_s < 2
+
+
+async def test_while_standard_input_pauses_words_are_printed_and_ctrl_c_ends_it() -> None:
+    with paused_pipe(wav(data=bytes(48_000), size=0xFFFF_FFFF)) as (reader, _):
+        async with attentive_service() as service:
+            process = await started(reader, "--url", service.url, "-")
+            assert process.stdout is not None
+            assert await asyncio.wait_for(process.stdout.readexactly(3), 10) == b"one"
+            status, after_s = await interrupted(process)
+            assert (status, await process.stdout.read()) == (130, b"\n")
+    assert after_s < 2
 
 
 HASH = f"sha256:{'0' * 64}"

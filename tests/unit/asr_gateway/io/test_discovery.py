@@ -1,11 +1,14 @@
 import socket
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from structlog.testing import capture_logs
 
 from asr_gateway.io.discovery import Discovery, Fixed, Listed, Named, discovery_source, worker_source
 from shared.errors import ConfigError
+from shared.log_events import DISCOVERY_FAILED
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,33 @@ async def test_a_source_that_fails_takes_nothing_away_and_stops_no_other(tmp_pat
     await discovery.look_up()
 
     assert roster.workers == ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
+
+
+async def test_sources_that_no_thread_can_be_started_for_are_logged_and_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> NoReturn:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    file = tmp_path / "workers"
+    file.write_text("tcp://127.0.0.1:1\n")
+    named = Named("127.0.0.1", 3, every_address=True)
+    roster = Roster()
+    discovery = Discovery([Listed(file), Fixed("tcp://127.0.0.1:2"), named], roster)
+    with monkeypatch.context() as limited, capture_logs() as logs:
+        limited.setattr(threading.Thread, "start", no_thread)
+        await discovery.look_up()
+        await discovery.look_up()
+    assert roster.workers == ["tcp://127.0.0.1:2"]
+    assert [(entry["event"], entry["source"]) for entry in logs] == [
+        (DISCOVERY_FAILED, f"file://{file}"),
+        (DISCOVERY_FAILED, "dns://127.0.0.1:3"),
+    ]
+    assert "no thread can be started" in logs[0]["reason"]
+
+    await discovery.look_up()
+    assert sorted(roster.workers) == ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2", "tcp://127.0.0.1:3"]
 
 
 async def test_a_name_that_no_resolver_could_know_is_no_end_of_the_others() -> None:

@@ -3,6 +3,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -57,6 +58,19 @@ async def test_a_host_is_looked_up_once_at_a_time(hanging: Hanging) -> None:
     assert hanging.n_asked == 1
     await addresses_of(HOST, 5)
     assert hanging.n_asked == 2
+
+
+async def test_without_a_thread_nobody_waits_and_the_next_look_up_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> NoReturn:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", no_thread)
+        for _ in range(2):
+            with pytest.raises(OSError, match="no thread can be started"):
+                await asyncio.wait_for(addresses_of("127.0.0.1", 5), 5)
+    assert await addresses_of("127.0.0.1", 5) == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize("host", ["two..dots", "x" * 64])

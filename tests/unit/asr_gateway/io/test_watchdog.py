@@ -54,6 +54,25 @@ asyncio.run(main())
     assert "where_it_hangs" in ended.stderr
 
 
+def test_a_process_ends_that_may_start_no_thread_to_tell_why() -> None:
+    code = """
+import asyncio, threading, time
+from asr_gateway.io.watchdog import watched
+
+def no_thread(_):
+    raise RuntimeError("can't start new thread")
+
+async def main():
+    with watched(look_every_s=0.02):
+        threading.Thread.start = no_thread
+        time.sleep(60)
+
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
+    assert ended.returncode == os.EX_SOFTWARE
+
+
 def test_a_process_ends_whose_standard_error_nobody_reads() -> None:
     code = """
 import asyncio, time

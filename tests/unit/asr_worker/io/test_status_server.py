@@ -1,9 +1,11 @@
 """The metrics port: what it answers, and that it cannot be made to wait for ever."""
 
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -105,6 +107,21 @@ def test_more_connections_than_places_are_closed_unanswered(server: StatusServer
     finally:
         for connection in held:
             connection.close()
+
+
+def test_connections_that_no_thread_can_be_started_for_are_closed_and_keep_no_place(
+    server: StatusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> NoReturn:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", no_thread)
+        for _ in range(MAX_CONNECTIONS + 1):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+                assert connection.recv(1) == b""
+    assert get(server, "/healthz")[0] == 200
 
 
 def test_who_sends_a_byte_now_and_then_keeps_no_place(worker: Worker) -> None:
