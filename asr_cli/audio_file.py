@@ -20,7 +20,7 @@ from asr_cli.reading import waited_for
 from asr_cli.usage import UsageError
 from shared.audio_header import block_frames, header_problem
 from shared.streamed_wav import NO_SIZE, open_streamed_wav
-from shared.units import SAMPLE_RATE
+from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
 _UNKNOWN_FORMAT: Final = 1
 """libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
@@ -173,7 +173,7 @@ class AudioFile:
         return _opened(self.path)
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the whole file, a second or less at a time, as float32 in [-1, 1] at 24 kHz; channels are averaged.
+        """Yield the whole file as float32 in [-1, 1] at 24 kHz, channels averaged; of a pipe 80 ms or less at a time.
 
         Raises:
             UsageError: the audio is damaged; says where.
@@ -189,11 +189,14 @@ class AudioFile:
             self.duration_s = n_frames / file.samplerate
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
+    def _block_frames(self) -> int:
+        most = block_frames(self._file.channels)
+        # What comes through a pipe may be live: a word must not wait for what is said after it.
+        return min(most, self._file.samplerate * FRAME_SAMPLES // SAMPLE_RATE) if self._comes_once else most
+
     def _read(self, n_read: int) -> NDArray[np.float32]:
         try:
-            # Nobody waits for more than a second of what comes through a pipe.
-            n_frames = min(self._file.samplerate, block_frames(self._file.channels))
-            block: NDArray[np.float32] = self._file.read(n_frames, dtype="float32", always_2d=True)
+            block: NDArray[np.float32] = self._file.read(self._block_frames(), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             message = f"{shown(self.path)}: the audio is damaged after {n_read / self._file.samplerate:.1f} s: {error}"
             raise UsageError(message) from error

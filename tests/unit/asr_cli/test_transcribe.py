@@ -32,6 +32,7 @@ from asr_cli.live_client import OnMessage, Service, connection, transcribe_by_po
 from asr_cli.transcribe import DEFAULT_KEY, chosen_service
 from asr_cli.transcript_output import render_json
 from asr_cli.usage import UsageError
+from shared.units import SAMPLE_RATE
 
 NO_UTF8 = Path(os.fsdecode(b"caf\xe9.wav"))
 
@@ -358,6 +359,18 @@ async def test_while_a_pipe_pauses_the_service_is_heard_and_answered() -> None:
             writer.close()
             await asyncio.wait_for(session, 5)
     assert messages == ["Ready", "Word", "Flushed"]
+
+
+@pytest.mark.parametrize("rate", [8_000, 48_000])
+def test_what_has_come_through_a_pipe_is_sent_though_it_pauses(rate: int) -> None:
+    with paused_pipe(wav(rate=rate, data=bytes(rate), size=0xFFFF_FFFF)) as (reader, writer):
+        came_s = 0.0
+        for piece in AudioFile(Path(f"/dev/fd/{reader.fileno()}")).pieces():
+            came_s += len(piece) / SAMPLE_RATE
+            if came_s > 0.4:
+                break
+        assert not writer.closed, "it waited for more"
+    assert came_s == pytest.approx(0.45, abs=0.05)
 
 
 def n_unread(pipe: IO[bytes]) -> int:
