@@ -39,6 +39,8 @@ def test_a_terminated_worker_finishes_its_sessions_and_exits_0(
     with pytest.raises(urllib.error.HTTPError, match="503") as caught:
         urllib.request.urlopen(worker.metrics_url() + "/readyz", timeout=10)
     caught.value.close()
+    with urllib.request.urlopen(worker.metrics_url() + "/metrics", timeout=10) as answer:
+        assert "asr_worker_slots_free 0\n" in answer.read().decode()
     gateway.sessions[1].say(pcm[30:])
     gateway.sessions[1].flush(1)
     gateway.run(lambda: gateway.sessions[1].answers)

@@ -96,7 +96,8 @@ def test_one_file_is_admitted_however_few_slots_there_are(make_worker: Fixture) 
 def test_a_draining_worker_admits_nobody_and_keeps_whom_it_has(worker: Fixture) -> None:
     worker.open(1)
     worker.pool.drain()
-    assert worker.open(2) == reject(2, REJECT_DRAINING, 2)
+    assert worker.open(2) == reject(2, REJECT_DRAINING, 0)
+    assert worker.pool.n_free == 0
     assert (worker.load().draining, worker.load().used, worker.load().free) == (True, 1, 0)
 
 
