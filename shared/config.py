@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 from shared.allowed import Choice, Expanded, Range, Shape, said
-from shared.credit import DEFAULT_WINDOW_FRAMES
-from shared.units import LEAST_GATEWAY_TIMEOUT_S, MAX_CODEBOOKS, MAX_HEADS, MAX_SLOTS, words_delay_frames
+from shared.units import (
+    DEFAULT_WINDOW_FRAMES,
+    LEAST_GATEWAY_TIMEOUT_S,
+    MAX_CODEBOOKS,
+    MAX_HEADS,
+    MAX_SLOTS,
+    words_delay_frames,
+)
 
 Count = Annotated[int, Range(1, 1 << 31)]
 Bytes = Annotated[int, Range(1024, 1 << 40)]

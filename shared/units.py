@@ -20,6 +20,9 @@ FRAME_BYTES: Final = FRAME_SAMPLES * 4
 MAX_SLOTS: Final = 4_096
 """Slots of one worker, and rows of one block on the link: more than any card holds."""
 
+DEFAULT_WINDOW_FRAMES: Final = 25
+"""Frames of one session that a gateway may send ahead: 2 s, more than any jitter of the link, little enough to lose."""
+
 MAX_CODEBOOKS: Final = 64
 MAX_HEADS: Final = 64
 
