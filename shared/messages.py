@@ -149,7 +149,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The gateway's loop turns. Sent every second; a worker frees the slots of a gateway that has long been silent."""
+    """The gateway's loop turns. Sent every 250 ms; a worker frees the slots of a gateway that has long been silent."""
 
 
 ToWorker: TypeAlias = Hello | Open | AudioBlock | Marker | Flush | Reset | Close | Heartbeat
@@ -295,7 +295,8 @@ class Evict:
     session: SessionId
     epoch: Epoch
     code: str
-    """Code of an AsrError, or ``unknown_session``."""
+    """Code of an AsrError, or ``gap`` (frames are missing), ``hello`` (the gateway began anew), ``gateway_timeout``
+    (the gateway was silent or out of reach) or ``unknown_session``."""
     reason: str
 
 
