@@ -1,11 +1,13 @@
 """The worker as a process: how it starts, drains, fails and complains."""
 
+import json
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,12 @@ def test_settings_come_from_the_environment_too(
     worker = start_worker("--window-frames", "9")
     welcome = connect(worker).hello()
     assert (welcome.n_slots, welcome.window_frames) == (3, 9)
+
+
+def test_the_log_says_which_process_started_and_of_which_version(start_worker: Fixture) -> None:
+    worker = start_worker()
+    started = [json.loads(line) for line in worker.output().splitlines() if "process_started" in line]
+    assert [(line["pid"], line["version"]) for line in started] == [(worker.process.pid, version("asr-streaming"))]
 
 
 def test_an_idle_worker_costs_next_to_nothing(start_worker: Fixture, connect: Fixture) -> None:
