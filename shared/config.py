@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from shared.allowed import Choice, Expanded, Range, Shape, said
+from shared.number_formats import NUMBER_FORMATS
 from shared.units import (
     DEFAULT_WINDOW_FRAMES,
     LEAST_GATEWAY_TIMEOUT_S,
@@ -141,7 +142,7 @@ class ModuleConfig:
     conditioning_delay: Annotated[float, Range(0.0, 60.0)] | None = None
     conditioning_learnt_padding: bool = False
     log_frequency_s: Seconds | None = None
-    dtype_override: Annotated[str, Choice(("bf16", "f16", "f32"))] | None = None
+    dtype_override: Annotated[str, Choice(NUMBER_FORMATS)] | None = None
     silence_prefix_s: Annotated[float, Range(0.0, 60.0)] = 0.0
     """Ours: silence fed before files and for clients that ask (the 2.6B model wants 1.0)."""
 
