@@ -168,8 +168,8 @@ class Welcome:
     module: str
     """NAME of ``[modules.NAME]``."""
     fingerprint: str
-    n_slots: int
-    """Slots that the worker gives away: as many sessions as it admits at once."""
+    n_sessions: int
+    """Sessions that the worker admits at once; its batch may have more slots."""
     n_heads: int
     n_codebooks: int
     delay_frames: int

@@ -150,7 +150,7 @@ def test_settings_come_from_the_environment_too(
     monkeypatch.setitem(environment, "ASR_WINDOW_FRAMES", "7")
     worker = start_worker("--window-frames", "9")
     welcome = connect(worker).hello()
-    assert (welcome.n_slots, welcome.window_frames) == (3, 9)
+    assert (welcome.n_sessions, welcome.window_frames) == (3, 9)
 
 
 def test_the_log_says_which_process_started_and_of_which_version(start_worker: Fixture) -> None:
@@ -201,7 +201,7 @@ def test_steps_that_grow_too_slow_are_told_and_on_cpu_all_slots_are_admitted_sti
     start_worker: Fixture, connect: Fixture
 ) -> None:
     worker = start_worker("--fake-slots", "4", "--fake-row-ms", "25", "--metrics-port", "0")
-    assert connect(worker).hello().n_slots == 4
+    assert connect(worker).hello().n_sessions == 4
     assert "4 sessions are admitted, but with more than 2 a step was measured to take longer" in worker.output()
     with urllib.request.urlopen(f"{worker.metrics_url()}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
@@ -212,7 +212,7 @@ def test_steps_that_grow_too_slow_are_told_and_on_cpu_all_slots_are_admitted_sti
 def test_the_session_cap_is_below_the_slots(start_worker: Fixture, connect: Fixture) -> None:
     worker = start_worker("--max-sessions", "1")
     gateway = connect(worker)
-    assert gateway.hello().n_slots == 1
+    assert gateway.hello().n_sessions == 1
     assert isinstance(gateway.open(1), Ready)
     assert gateway.expect(Load).free == 0
     assert isinstance(gateway.open(2), Reject)

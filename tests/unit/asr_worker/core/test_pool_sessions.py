@@ -45,7 +45,7 @@ def test_a_gateway_is_welcomed_with_the_facts(make_worker: Fixture) -> None:
     worker = make_worker(n_heads=0, delay_frames=32)
     welcome = worker.greet(b"other")
     assert isinstance(welcome, Welcome)
-    assert (welcome.worker, welcome.module, welcome.n_slots, welcome.n_heads) == ("wk:test", "fake", 3, 0)
+    assert (welcome.worker, welcome.module, welcome.n_sessions, welcome.n_heads) == ("wk:test", "fake", 3, 0)
     assert (welcome.delay_frames, welcome.context_frames, welcome.window_frames) == (32, 100, 25)
     assert welcome.fingerprint == worker.model.facts.fingerprint
 
