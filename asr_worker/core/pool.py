@@ -100,7 +100,7 @@ class Pool:
     @property
     def planned_generations(self) -> NDArray[np.int64]:
         """``[B]``: the generations of the slots when the last step was planned."""
-        return self._batch.leases
+        return self._batch.planned_generations
 
     @property
     def planned_oldest_s(self) -> float | None:
