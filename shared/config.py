@@ -217,7 +217,7 @@ class WorkerConfig:
         "about how long steps are timed at start-up to find that out; 0: not at all", default=2.0
     )
     reserve_share: Annotated[float, Range(0.0, 0.9)] = said(
-        "share of the measured sessions that is kept for those that another worker loses", default=0.1
+        "share of the measured sessions that nobody gets, so that a GPU can catch up after a burst", default=0.1
     )
     file_share: Annotated[float, Range(0.0, 1.0)] = said(
         "share of the admitted sessions that files may be; at least one", default=0.25
