@@ -7,7 +7,7 @@ only fill a prepared size up are this slot. They are inactive, so it stays fresh
 The language model hears a frame one step late: step k is fed the text token of step k - 1 and the codes of frame
 k - 1, step 0 a start token and padding codes. A slot is fresh when its position is 0, so a reset only moves positions.
 
-Source: model.md sections 5 and 6.
+Source: docs/model.md, sections 5 and 6.
 """
 
 from collections.abc import Callable, Sequence
