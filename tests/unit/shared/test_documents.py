@@ -36,6 +36,17 @@ def test_only_files_that_there_are_are_named() -> None:
     assert len(named) > 10
 
 
+def test_the_sections_that_the_code_cites_are_there() -> None:
+    there = re.findall(r"^##+ ([\d.]*\d)", (ROOT / "docs" / "model.md").read_text(), re.MULTILINE)
+    packages = [path for name in ("asr_worker", "training", "tests") for path in (ROOT / name).rglob("*.py")]
+    cited = re.findall(
+        r"model\.md, sections? ([\d.]+\d|\d)(?: and (\d[\d.]*\d|\d))?", "".join(p.read_text() for p in packages)
+    )
+    numbers = [number for pair in cited for number in pair if number]
+    assert [number for number in numbers if number not in there] == []
+    assert len(numbers) > 10
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_that_there_are(page: Path) -> None:
     targets = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
