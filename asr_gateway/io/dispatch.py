@@ -141,7 +141,7 @@ class Dispatch:
         """Wait for a slot for a whole file, first come, first served.
 
         Raises:
-            NoFreeSlotError: the queue is full, or the wait took too long.
+            NoFreeSlotError: the gateway has as many sessions as it may have, or the wait took too long.
             RestartingError: the gateway has drained for as long as it may.
         """
         front = FileStream()
