@@ -16,9 +16,6 @@ class Liveness(Generic[Peer]):
         self._last_heard_s: dict[Peer, float] = {}
         self._timeout_s: dict[Peer, float] = {}
 
-    def __contains__(self, peer: Peer) -> bool:
-        return peer in self._last_heard_s
-
     def watch(self, peer: Peer, timeout_s: float, now: float) -> None:
         """Begin to watch ``peer``, or give it a new timeout; counts as having heard from it."""
         self._last_heard_s[peer] = now

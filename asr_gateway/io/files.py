@@ -222,7 +222,7 @@ class FileTranscriber:
             # The wait for a slot is the fleet's to end: none at all is enough for a file that finds one free.
             async with asyncio.timeout(self._config.file_wait_s + START_WITHIN_S), line.starting:
                 decoder = await stack.enter_async_context(open_decoder(file, self._file_limits))
-                await decoder.read_info()
+                await decoder.begin()
                 await _wait_briefly(turn_before)
                 # Whoever waits for this turn wakes up after open_file() has taken its place in the queue.
                 turn.set()

@@ -205,7 +205,7 @@ class Files:
             file.write(data)
             file.flush()
             async with open_decoder(file, FileLimits(max_audio_s=60, decode_timeout_s=20)) as decoder:
-                await decoder.read_info()
+                await decoder.begin()
                 pcm = np.concatenate([chunk async for chunk in decoder.chunks()])
         pad = -len(pcm) % FRAME_SAMPLES
         frames = np.pad(pcm, (0, pad)).reshape(-1, FRAME_SAMPLES)
