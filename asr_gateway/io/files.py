@@ -20,6 +20,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from asr_gateway.audio.files import FileDecoder, FileLimits, open_decoder
+from asr_gateway.core.dialect import Dialect
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.file_stream import FileStream
@@ -58,13 +59,17 @@ class FileTranscriber:
 
     Args:
         dispatch: where sessions come from.
+        dialect: how answers say what was heard.
         config: limits.
         keys: who may send files.
         metrics: where requests are counted.
     """
 
-    def __init__(self, *, dispatch: Dispatch, config: GatewayConfig, keys: KeyRing, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, *, dispatch: Dispatch, dialect: Dialect, config: GatewayConfig, keys: KeyRing, metrics: GatewayMetrics
+    ) -> None:
         self._dispatch = dispatch
+        self._dialect = dialect
         self._config = config
         self._keys = keys
         self._metrics = metrics
@@ -109,12 +114,12 @@ class FileTranscriber:
             with ExitStack() as place:
                 # Taken before anything is waited for: requests that come together all find the same number waiting.
                 place.enter_context(self._in_line())
-                words = await self._unless_ended(request, self._transcribe(request, module, key, place))
+                events = await self._unless_ended(request, self._transcribe(request, module, key, place))
         except AsrError as error:
             return self._refused(error)
-        answer = web.json_response(words)
+        answer = web.json_response([self._dialect.fields(event) for event in events])
         self._metrics.post_answered(200)
-        self._metrics.words_sent(sum(message["type"] == "Word" for message in words))
+        self._metrics.words_sent(sum(event.kind is EventKind.WORD for event in events))
         self._metrics.bytes_sent(answer.content_length or 0)
         return answer
 
@@ -146,7 +151,7 @@ class FileTranscriber:
             message = f"{self._n_waiting} files are waiting already, and at most {self._config.file_queue_length} may"
             raise NoFreeSlotError(message)
 
-    async def _transcribe(self, request: web.Request, module: str, key: str, place: ExitStack) -> list[dict[str, Any]]:
+    async def _transcribe(self, request: web.Request, module: str, key: str, place: ExitStack) -> list[StepEvent]:
         async with AsyncExitStack() as stack:
             file = await stack.enter_async_context(spooled_body(request, self._body_limits))
             self._metrics.bytes_received(file.tell())
@@ -159,12 +164,12 @@ class FileTranscriber:
                     await stream.push(pcm)
                     audio_s += len(pcm) / SAMPLE_RATE
                 await stream.finish()
-                messages = [_message(event) async for event in stream]
+                events = [event async for event in stream]
             finally:
                 self._metrics.audio_received(audio_s, key=key)
         wall_s = clock() - begun
         self._log.info(FILE_TRANSCRIBED, client=key, audio_s=round(audio_s, 2), wall_s=round(wall_s, 2))
-        return messages
+        return events
 
     async def _unless_ended(self, request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns, but give it up when the client closes the connection, or at ``end_all``.
@@ -240,10 +245,3 @@ async def _wait_briefly(turn: asyncio.Event) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(ORDER_WAIT_S):
             await turn.wait()
-
-
-def _message(event: StepEvent) -> dict[str, Any]:
-    if event.kind is EventKind.WORD:
-        return {"type": "Word", "text": event.text, "start_time": event.time_s}
-    assert event.kind is EventKind.END_WORD, "a file asks for no markers"
-    return {"type": "EndWord", "stop_time": event.time_s}
