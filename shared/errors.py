@@ -111,6 +111,13 @@ class IdleClientError(AsrError):
     http_status = 408
 
 
+class ClientGoneError(AsrError):
+    """The client closed the connection; nobody will read this."""
+
+    code = "client_gone"
+    http_status = 499
+
+
 class NoFreeSlotError(AsrError):
     """Every slot of every worker is taken. The text is moshi-server's: clients compare it."""
 

@@ -8,7 +8,7 @@
 A shell that has a client opens a ``Stream`` for it and is called back through its ``Listener``. For whole files there
 is an awaitable front, ``FileStream``:
 
-    async with await dispatch.open_file("asr") as stream:   # waits its turn; NoFreeSlotError, RestartingError
+    async with dispatch.open_file("asr") as stream:         # waits its turn; NoFreeSlotError, RestartingError
         async for pcm in audio:
             await stream.push(pcm)             # float32 [n], 24 kHz mono; waits while the session is full
         await stream.finish()                  # end of audio: flush
@@ -57,8 +57,6 @@ from shared.units import SessionId
 
 PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
-DONE: Final = "done"
-"""Code of sessions that ended without an error."""
 
 
 class Dispatch:
@@ -134,36 +132,35 @@ class Dispatch:
             self._refuse(kind, RestartingError("this gateway is shutting down"))
 
     def _refuse(self, kind: SessionKind, error: AsrError) -> NoReturn:
-        self._metrics.session_refused(kind.name.lower(), code=error.code)
+        self._count_refused(kind, error.code)
         raise error
 
-    async def open_file(self, module: str) -> FileStream:
-        """Wait for a slot for a whole file, first come, first served.
+    def _count_refused(self, kind: SessionKind, code: str) -> None:
+        # Files are counted by their route: most of those that it refuses have not come as far as this.
+        if kind is SessionKind.LIVE:
+            self._metrics.session_refused(kind.name.lower(), code=code)
+
+    def open_file(self, module: str) -> FileStream:
+        """Ask for a slot for a whole file, first come, first served; entering what is returned waits for it.
 
         Raises:
-            NoFreeSlotError: the gateway has as many sessions as it may have, or the wait took too long.
-            RestartingError: the gateway has drained for as long as it may.
+            NoFreeSlotError: the gateway has as many sessions as it may have. Entering: the wait took too long.
+            RestartingError: entering: the gateway has drained for as long as it may.
         """
         front = FileStream()
-        stream = self.open(module=module, kind=SessionKind.FILE, listener=front)
-        try:
-            await front.opened(stream, close=self.close)
-        except BaseException:
-            self.close(stream)
-            raise
+        front.opened(self.open(module=module, kind=SessionKind.FILE, listener=front), close=self.close)
         return front
 
-    def close(self, stream: Stream, *, code: str = DONE) -> None:
-        """End a session; closing twice does nothing. ``code`` tells the metrics why."""
+    def close(self, stream: Stream, *, code: str) -> None:
+        """End a session; closing twice does nothing. ``code`` tells the metrics why: an error's, or ``done``."""
         session = stream.session
         if self._streams.pop(session.id, None) is None:
             return
         self._fleet.released(session.id)
-        kind = session.kind.name.lower()
         if session.state is SessionState.WAITING:
-            self._metrics.session_refused(kind, code=code)
+            self._count_refused(session.kind, code)
         else:
-            self._metrics.session_closed(kind, code=code, n_steps=session.frames_stepped)
+            self._metrics.session_closed(session.kind.name.lower(), code=code, n_steps=session.frames_stepped)
         close = session.close()
         if close is not None and stream.link is not None and stream.link.is_welcome:
             stream.link.send(close)

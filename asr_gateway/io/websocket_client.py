@@ -19,12 +19,19 @@ from asr_gateway.core.clocks import ClientClocks, Verdict
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.io import server_frames
 from asr_gateway.io.aiohttp_socket import Socket
-from asr_gateway.io.dispatch import DONE
 from asr_gateway.io.live_service import LiveService, Usage
 from asr_gateway.io.stream import Stream
 from asr_gateway.io.websocket_reader import WebSocketReader
 from asr_gateway.io.websocket_writer import WebSocketWriter
-from shared.errors import AsrError, BadProtocolError, IdleClientError, MessageTooLargeError, SlowConsumerError
+from asr_gateway.metrics import DONE
+from shared.errors import (
+    AsrError,
+    BadProtocolError,
+    ClientGoneError,
+    IdleClientError,
+    MessageTooLargeError,
+    SlowConsumerError,
+)
 from shared.log_events import SESSION_CLOSED, SESSION_REFUSED
 from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import SAMPLE_RATE
@@ -209,11 +216,11 @@ class WebSocketClient:
     def finish(self) -> None:
         """Give the slot back and leave one line in the log."""
         self._abort_soon()
-        code = DONE if self._error is None else self._error.code
+        code = self._end_code()
         reason = {} if self._error is None else {"reason": str(self._error)}
         log = structlog.get_logger()
         if self.stream is not None:
-            self._service.dispatch.close(self.stream)
+            self._service.dispatch.close(self.stream, code=code)
         self.report()
         if not self._was_ready:
             log.info(SESSION_REFUSED, kind=_LIVE, code=code, **reason)
@@ -227,6 +234,11 @@ class WebSocketClient:
             words_count=self._used.words,
             **reason,
         )
+
+    def _end_code(self) -> str:
+        if self._error is not None:
+            return self._error.code
+        return DONE if self._was_ready else ClientGoneError.code
 
     def _abort_soon(self) -> None:
         # Never cancelled: a transport that was closed waits for ever for a client that does not read what is left.

@@ -3,10 +3,12 @@
 import asyncio
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -157,6 +159,11 @@ class Service:
         with suppress(ConnectionError):
             await writer.wait_closed()
         return await answer
+
+    async def refused(self) -> Counter[str]:
+        """How many files never got a slot, by code."""
+        series = re.findall(r'sessions_refused_total{kind="file",code="(.*)"} (\d+)', (await self.get("/metrics"))[1])
+        return Counter({code: int(count) for code, count in series if int(count)})
 
     async def until(self, path: str, wanted: str) -> None:
         async with asyncio.timeout(15):
