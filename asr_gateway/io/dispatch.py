@@ -203,6 +203,7 @@ class Dispatch:
             case Welcome():
                 if not link.welcome():
                     self.link_lost(link, "it began anew")
+                link.worker = message.worker
                 self._log.info(WORKER_JOINED, endpoint=link.endpoint, worker=message.worker, module=message.module)
                 if message.module not in self._prefix_frames:
                     # No reason to part: it just gets no session. But somebody may wait for it to get one.
@@ -220,11 +221,15 @@ class Dispatch:
 
     def link_lost(self, link: WorkerLink, reason: str) -> None:
         """A connection broke: the sessions on it are lost."""
-        self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason=reason)
-        self._metrics.worker_lost(link.label)
+        self._note_lost(link, reason)
         self._perform(self._fleet.lost(link.endpoint, self._now()))
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _note_lost(self, link: WorkerLink, reason: str) -> None:
+        # Clients are told no names and addresses: who wants to know which worker a session had finds it by these.
+        self._log.warning(WORKER_LOST, endpoint=link.endpoint, worker=link.worker, reason=reason)
+        self._metrics.worker_lost(link.label)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -264,15 +269,14 @@ class Dispatch:
             match action:
                 case OpenSlot():
                     stream, link = self._streams[action.session], self.links[action.worker]
-                    stream.link = link
+                    stream.link, stream.worker = link, link.worker
                     link.send(stream.session.opening())
                 case RefuseSession() | EndSession():
                     stream = self._streams[action.session]
                     self._end(stream, action.error)
                 case DropWorker():
                     link = self.links[action.worker]
-                    self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason="it was silent past its deadline")
-                    self._metrics.worker_lost(link.label)
+                    self._note_lost(link, "it was silent past its deadline")
                     link.reopen()
 
     def _end(self, stream: Stream, error: AsrError) -> None:

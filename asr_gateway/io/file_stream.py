@@ -62,6 +62,10 @@ class FileStream:
     ) -> None:
         self._end(error)
 
+    def place(self) -> dict[str, int | str]:
+        """Return where it is transcribed; see ``Stream.place``."""
+        return self._opened_stream().place()
+
     async def push(self, pcm: NDArray[np.float32]) -> None:
         """Append samples ``[n]`` (24 kHz mono, finite), then wait while the session is full.
 

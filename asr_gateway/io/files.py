@@ -65,6 +65,10 @@ class _Post:
     stream: FileStream | None = None
     """Once it has asked for a slot."""
 
+    def place(self) -> dict[str, int | str]:
+        """Return what lines of the log say of where it was transcribed."""
+        return {} if self.stream is None else self.stream.place()
+
 
 class FileTranscriber:
     """Answers the POST requests of one gateway process.
@@ -141,7 +145,7 @@ class FileTranscriber:
         if post.stream is None or not post.stream.has_slot:
             # Else the dispatch has counted the session as one that ended.
             self._metrics.session_refused(_FILE, code=error.code)
-        self._log.info(FILE_REFUSED, code=error.code, reason=str(error))
+        self._log.info(FILE_REFUSED, code=error.code, **post.place(), reason=str(error))
         return error_response(error)
 
     def _check_headers(self, request: web.Request) -> str:
@@ -184,7 +188,8 @@ class FileTranscriber:
             finally:
                 self._metrics.audio_received(audio_s, key=post.key)
         wall_s = clock() - begun
-        self._log.info(FILE_TRANSCRIBED, client=post.key, audio_s=round(audio_s, 2), wall_s=round(wall_s, 2))
+        facts = {"audio_s": round(audio_s, 2), "wall_s": round(wall_s, 2)}
+        self._log.info(FILE_TRANSCRIBED, client=post.key, **post.place(), **facts)
         return events
 
     async def _unless_ended(self, request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:

@@ -219,17 +219,19 @@ class WebSocketClient:
         code = self._end_code()
         reason = {} if self._error is None else {"reason": str(self._error)}
         log = structlog.get_logger()
+        place = {} if self.stream is None else self.stream.place()
         if self.stream is not None:
             self._service.dispatch.close(self.stream, code=code)
         self.report()
         if not self._was_ready:
-            log.info(SESSION_REFUSED, kind=_LIVE, code=code, **reason)
+            log.info(SESSION_REFUSED, kind=_LIVE, code=code, **place, **reason)
             return
         log.info(
             SESSION_CLOSED,
             kind=_LIVE,
             code=code,
             client=self._key,
+            **place,
             audio_s=round(self._used.samples / SAMPLE_RATE, 2),
             words_count=self._used.words,
             **reason,

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import re
 import socket
@@ -159,6 +160,17 @@ class Service:
         with suppress(ConnectionError):
             await writer.wait_closed()
         return await answer
+
+    async def logged(self, event: str, **facts: str) -> dict[str, Any]:
+        """The newest line of the gateway's log that says so, which may still have to come."""
+        said = {"event": event, **facts}
+        async with asyncio.timeout(15):
+            while True:
+                lines = [json.loads(line) for line in (self.folder / "asr_gateway.log").read_text().splitlines()]
+                found: list[dict[str, Any]] = [line for line in lines if said.items() <= line.items()]
+                if found:
+                    return found[-1]
+                await asyncio.sleep(0.02)
 
     async def refused(self) -> Counter[str]:
         """How many files never got a slot, by code."""

@@ -103,10 +103,16 @@ async def test_a_lost_worker_is_a_503_and_the_next_one_serves_again(busy: Any, f
     busy.worker.wait()
     status, error, headers = await long
     assert (status, error["code"], headers["Retry-After"]) == (503, "worker_lost", "5")
+    lost = await busy.logged("worker_lost", endpoint=busy.endpoint)
+    assert (await busy.logged("file_refused", code="worker_lost", worker=lost["worker"]))["session"] > 0
+    assert lost["worker"] not in error["error"]
     busy.start_worker()
     await busy.until_ready()
     data = files.audio(1, "WAV")
     assert (await busy.post(data))[1] == await files.expected_messages(data)
+    joined = await busy.logged("worker_joined")
+    assert (await busy.logged("file_transcribed", worker=joined["worker"]))["session"] > 0
+    assert joined["worker"] != lost["worker"]
 
 
 async def test_a_file_that_may_not_wait_takes_the_slot_that_is_free_or_is_refused_at_once(
