@@ -131,11 +131,9 @@ class NoFreeSlotError(AsrError):
 
 
 class SlowConsumerError(AsrError):
-    """The client does not read what it is sent."""
+    """The client does not read what it is sent; it is not told so, the connection is cut."""
 
     code = "slow_consumer"
-    close_code = 1013
-    http_status = 408
 
 
 class WorkerLostError(AsrError):
