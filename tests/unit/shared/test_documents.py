@@ -1,15 +1,20 @@
 """What is written against the code: every setting stands there, and nothing that is not."""
 
 import dataclasses
+import importlib
+import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import asr_gateway
 from asr_gateway.metrics import GatewayMetrics
 from asr_worker.metrics import WorkerMetrics
 from shared.config import GatewayConfig, WorkerConfig
+from shared.errors import AsrError, CheckpointError, ClientGoneError, ConfigError, LinkError, ModelFaultError
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "deploy" / "README.md"]
@@ -45,3 +50,32 @@ def test_only_metrics_that_there_are_are_named() -> None:
     named = set(re.findall(r"\b(asr_(?:gateway|worker)_\w*[a-z])\b(?![/.])", TEXT)) - {"asr_gateway", "asr_worker"}
     assert named - exported == {"asr_worker_start_step_seconds"}  # once the steps were timed
     assert len(named) > 5
+
+
+NOT_FOR_CLIENTS = {ConfigError, CheckpointError, LinkError, ModelFaultError, ClientGoneError}
+
+
+def _kinds_of(error: type[AsrError]) -> Iterator[type[AsrError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from _kinds_of(kind)
+
+
+def _seen_by_clients() -> set[type[AsrError]]:
+    for module in pkgutil.walk_packages(asr_gateway.__path__, "asr_gateway."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    ours = {kind for kind in _kinds_of(AsrError) if kind.__module__.startswith(("shared.", "asr_gateway."))}
+    return ours - NOT_FOR_CLIENTS
+
+
+def test_every_error_that_a_client_can_see_is_listed_as_it_is_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d{4}|-) \| (\d{3}|-) \| (yes|no) \|", TEXT, re.MULTILINE)
+    listed = {code: facts for code, *facts in rows}
+
+    assert sorted(code for code, *_ in rows) == sorted(kind.code for kind in _seen_by_clients())
+    for kind in _seen_by_clients():
+        close_code, status, again = listed[kind.code]
+        assert close_code in (str(kind.close_code), "-"), kind
+        assert status in (str(kind.http_status), "-"), kind
+        assert again == ("yes" if kind.retry else "no"), kind
