@@ -19,6 +19,7 @@ COMPILED = (
     "asr_gateway.audio.ogg",
     "asr_gateway.audio.opus",
     "asr_gateway.core.clocks",
+    "asr_gateway.core.credit",
     "asr_gateway.core.dialect",
     "asr_gateway.core.framer",
     "asr_gateway.core.level",
@@ -35,7 +36,6 @@ COMPILED = (
     "asr_gateway.io.websocket_writer",
     "asr_gateway.io.worker_link",
     "shared.columns",
-    "shared.credit",
     "shared.wire",
 )
 

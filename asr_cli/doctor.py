@@ -15,11 +15,11 @@ from asr_cli.capacity import memory_need
 from asr_cli.output import printing, shown
 from asr_cli.serve import demo_config
 from asr_cli.speed import measure_speed, speed_line
-from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, probe_torch
+from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
 from shared.config import ModuleConfig
 from shared.config_file import load_config
 from shared.flavour import flavour
-from shared.number_formats import F16_RISK
+from shared.number_formats import F16_RISK, lm_number_format
 from shared.settings import CONFIG, add_options, chosen
 
 PACKAGES: Final = (
@@ -111,11 +111,11 @@ def report_torch(torch: TorchFacts) -> Iterator[str]:
         return
     print_fact("torch", torch.version)
     if not torch.devices:
-        print_fact("device", f"cpu, language model in {lm_dtype(None)}")
+        print_fact("device", f"cpu, language model in {lm_number_format(None)}")
     for index, device in enumerate(torch.devices):
         major, minor = device.capability
         memory = f"{device.free_bytes / GB:.1f} of {device.total_bytes / GB:.1f} GB free"
-        dtype = lm_dtype(device.capability)
+        dtype = lm_number_format(device.capability)
         print_fact(f"cuda:{index}", f"{device.name}, compute capability {major}.{minor}, {memory}, {dtype}")
     if torch.devices:
         print_fact("attention kernel", kernel_line())
@@ -134,8 +134,8 @@ def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], kv_cac
 
     Memory only: speed is another matter.
     """
-    places = [(f"cuda:{i}", device.free_bytes, lm_dtype(device.capability)) for i, device in enumerate(devices)]
-    for place, free_bytes, default_dtype in places or [("cpu", free_memory_bytes(), lm_dtype(None))]:
+    places = [(f"cuda:{i}", device.free_bytes, lm_number_format(device.capability)) for i, device in enumerate(devices)]
+    for place, free_bytes, default_dtype in places or [("cpu", free_memory_bytes(), lm_number_format(None))]:
         dtype = module.dtype_override or default_dtype
         need = memory_need(module, lm_bytes_per_number=BYTES_PER_NUMBER[dtype], on_gpu=bool(devices), kv_cache=kv_cache)
         yield (

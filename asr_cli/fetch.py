@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from asr_cli.output import printing
+from asr_cli.published import verify
 from shared.config_file import load_config
 from shared.errors import CheckpointError, ConfigError
 from shared.hub import download, find, parse_reference, resolve
-from shared.published import verify
 
 NAMED_BY_HAND: Final = Path()
 """Stands for the configuration of a file that none names."""

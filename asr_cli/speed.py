@@ -14,8 +14,9 @@ MEASURE_TIMEOUT_S: Final = 300.0
 
 
 def measure_speed(config_path: Path, module: str) -> dict[str, Any] | str:
-    """Return what ``asr-worker --measure`` found, or why it found nothing."""
-    command = [sys.executable, "-P", "-m", "asr_worker", "--config", str(config_path), "--module", module, "--measure"]
+    """Return what ``asr-worker --measure-only`` found, or why it found nothing."""
+    flags = ["--config", str(config_path), "--module", module, "--measure-only"]
+    command = [sys.executable, "-P", "-m", "asr_worker", *flags]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
     try:
         ended = subprocess.run(  # noqa: S603 - our own worker

@@ -81,7 +81,7 @@ def worker_arguments(plan: ServePlan, worker: WorkerPlace) -> list[str]:
     arguments = ["--config", plan.config, "--module", worker.module, "--bind", worker.endpoint]
     arguments += ["--device", worker.device, "--metrics-port", str(worker.metrics_port)]
     # Whatever the environment says of workers that run alone: the gateway looks for the metrics there.
-    arguments += ["--metrics-host", "127.0.0.1", "--no-measure"]
+    arguments += ["--metrics-host", "127.0.0.1", "--no-measure-only"]
     if plan.model is not None:
         arguments += ["--model", plan.model]
     return [*arguments, *plan.common_flags]

@@ -72,14 +72,3 @@ def read_facts(document: dict[str, Any]) -> TorchFacts:
         for device in document["devices"]
     )
     return TorchFacts(version=document["version"], devices=devices)
-
-
-def lm_dtype(capability: tuple[int, int] | None) -> str:
-    """Return the number type that a worker takes for the language model; None stands for the CPU.
-
-    bfloat16 is native from compute capability 8.0 (torch's own answer says yes to emulation, which is slow); before
-    7.0 float16 is slower than float32.
-    """
-    if capability is None or capability < (7, 0):
-        return "f32"
-    return "bf16" if capability >= (8, 0) else "f16"

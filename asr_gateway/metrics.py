@@ -99,7 +99,7 @@ class GatewayMetrics:
         self._refused.labels(kind, code).inc()
 
     def audio_received(self, seconds: float, *, key: str) -> None:
-        """Count decoded audio; ``key`` is ``shared.key_hash.key_hash`` of the client's key."""
+        """Count decoded audio; ``key`` is ``asr_gateway.core.key_hash.key_hash`` of the client's key."""
         self._new_audio_s[key] = self._new_audio_s.get(key, 0.0) + seconds
 
     def words_sent(self, count: int) -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -39,6 +40,7 @@ from shared.log_events import (
     CONFIG_WARNING_FOUND,
     LISTENING_STARTED,
     MODEL_WARMED_UP,
+    PROCESS_STARTED,
     PROCESS_STOPPED,
     UNEXPECTED_ERROR_CAUGHT,
 )
@@ -120,6 +122,7 @@ def run(settings: WorkerSettings) -> None:
     log.info(CONFIG_LOADED, module=settings.module_name, source=str(settings.source), worker=str(settings.worker))
     for warning in settings.warnings:
         log.warning(CONFIG_WARNING_FOUND, warning=warning)
+    log.info(PROCESS_STARTED, pid=os.getpid(), version=version("asr-streaming"))
     metrics, process = WorkerMetrics(), Process()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_signals(process))

@@ -36,7 +36,7 @@ _OPTIONS: Final = (
     CONFIG,
     Option(name="module", kind=TEXT, help="NAME of the [modules.NAME] to serve, if the file has several"),
     Option(name="bind", kind=_ENDPOINT, help="where gateways connect: tcp://HOST:PORT (port 0: a free one) or ipc://PATH"),
-    Option(name="measure", kind=Kind(base=bool), help="only time the steps, print as JSON what was found, and end"),
+    Option(name="measure_only", kind=Kind(base=bool), help="only time steps, print as JSON what was found, and end"),
     Option(name="announce", kind=TEXT, help="file that the endpoint is written to once the worker is ready"),
     Option(name="metrics_port", kind=_PORT, help="port of /metrics, /healthz and /readyz; 0: a free one"),
     Option(name="metrics_host", kind=TEXT, help="address of the metrics port (127.0.0.1)"),
@@ -121,7 +121,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Worke
     """
     args = make_parser().parse_args(arguments)
     values = chosen(args, (*_OPTIONS, *_SECTION), environ)
-    is_measuring = values.get("measure", False)
+    is_measuring = values.get("measure_only", False)
     if "bind" not in values and not is_measuring:
         message = "no endpoint: give --bind tcp://HOST:PORT or set ASR_BIND"
         raise ConfigError(message)

@@ -56,7 +56,6 @@ class WorkerMetrics:
             registry=registry,
         )
         self._words = counter("words", "Words recognised.")
-        self._gaps = counter("gaps", "Sessions whose frames arrived with a gap.")
         self._evictions = counter("evictions", "Sessions that the worker ended itself, by error code.", "code")
         self._rejections = counter("rejections", "Sessions that got no slot, by reason.", "reason")
         self._link_errors = counter("link_errors", "Messages of gateways that could not be understood.")
@@ -95,10 +94,6 @@ class WorkerMetrics:
     def words_recognised(self, count: int) -> None:
         """Count words."""
         self._words.inc(count)
-
-    def gap_found(self) -> None:
-        """Count a session whose frame indices had a gap."""
-        self._gaps.inc()
 
     def session_evicted(self, code: str) -> None:
         """Count a session that the worker ended; ``code`` is an error's stable code."""

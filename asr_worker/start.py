@@ -1,6 +1,6 @@
 """What a worker does before it serves: load the model, time its steps, decide how many sessions it admits.
 
-``asr-worker --measure`` does the same and only says what it found.
+``asr-worker --measure-only`` does the same and only says what it found.
 """
 
 import json

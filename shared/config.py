@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 from shared.allowed import Choice, Expanded, Range, Shape, said
-from shared.credit import DEFAULT_WINDOW_FRAMES
-from shared.units import LEAST_GATEWAY_TIMEOUT_S, MAX_CODEBOOKS, MAX_HEADS, MAX_SLOTS, words_delay_frames
+from shared.number_formats import NUMBER_FORMATS
+from shared.units import (
+    DEFAULT_WINDOW_FRAMES,
+    LEAST_GATEWAY_TIMEOUT_S,
+    MAX_CODEBOOKS,
+    MAX_HEADS,
+    MAX_SLOTS,
+    words_delay_frames,
+)
 
 Count = Annotated[int, Range(1, 1 << 31)]
 Bytes = Annotated[int, Range(1024, 1 << 40)]
@@ -135,7 +142,7 @@ class ModuleConfig:
     conditioning_delay: Annotated[float, Range(0.0, 60.0)] | None = None
     conditioning_learnt_padding: bool = False
     log_frequency_s: Seconds | None = None
-    dtype_override: Annotated[str, Choice(("bf16", "f16", "f32"))] | None = None
+    dtype_override: Annotated[str, Choice(NUMBER_FORMATS)] | None = None
     silence_prefix_s: Annotated[float, Range(0.0, 60.0)] = 0.0
     """Ours: silence fed before files and for clients that ask (the 2.6B model wants 1.0)."""
 
@@ -210,7 +217,7 @@ class WorkerConfig:
         "about how long steps are timed at start-up to find that out; 0: not at all", default=2.0
     )
     reserve_share: Annotated[float, Range(0.0, 0.9)] = said(
-        "share of the measured sessions that is kept for those that another worker loses", default=0.1
+        "share of the measured sessions that nobody gets, so that a GPU can catch up after a burst", default=0.1
     )
     file_share: Annotated[float, Range(0.0, 1.0)] = said(
         "share of the admitted sessions that files may be; at least one", default=0.25

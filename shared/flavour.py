@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from shared import credit
+from shared import columns
 
 COMPILED: Final = "compiled"
 SOURCES: Final = "plain Python"
@@ -10,7 +10,7 @@ SOURCES: Final = "plain Python"
 
 def is_compiled() -> bool:
     """Return whether machine code runs: all hot modules are compiled or none is."""
-    return not credit.__file__.endswith(".py")
+    return not columns.__file__.endswith(".py")
 
 
 def flavour() -> str:

@@ -149,7 +149,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The gateway's loop turns. Sent every second; a worker frees the slots of a gateway that has long been silent."""
+    """The gateway's loop turns. Sent every 250 ms; a worker frees the slots of a gateway that has long been silent."""
 
 
 ToWorker: TypeAlias = Hello | Open | AudioBlock | Marker | Flush | Reset | Close | Heartbeat
@@ -168,8 +168,8 @@ class Welcome:
     module: str
     """NAME of ``[modules.NAME]``."""
     fingerprint: str
-    n_slots: int
-    """Slots that the worker gives away: as many sessions as it admits at once."""
+    n_sessions: int
+    """Sessions that the worker admits at once; its batch may have more slots."""
     n_heads: int
     n_codebooks: int
     delay_frames: int
@@ -295,7 +295,8 @@ class Evict:
     session: SessionId
     epoch: Epoch
     code: str
-    """Code of an AsrError, or ``unknown_session``."""
+    """Code of an AsrError, or ``gap`` (frames are missing), ``hello`` (the gateway began anew), ``gateway_timeout``
+    (the gateway was silent or out of reach) or ``unknown_session``."""
     reason: str
 
 

@@ -68,8 +68,8 @@ SILENT: Final = Option(name="silent", kind=Kind(base=bool), help="log to the fil
 
 _IN_NO_SECTION: Final = (
     "announce bind config discover fake_codebooks fake_context fake_delay fake_fail_at_step fake_heads fake_row_ms"
-    " fake_slots fake_step_ms fake_word key log measure metrics_host metrics_port model module scrape silent url worker"
-    " workers"
+    " fake_slots fake_step_ms fake_word key log measure_only metrics_host metrics_port model module scrape silent url"
+    " worker workers"
 )
 _ENVIRONMENT_ONLY: Final = (
     "ASR_BUILD_TIMESTAMP ASR_COMPILE ASR_GIT_BRANCH ASR_GIT_DESCRIBE ASR_GIT_HASH ASR_GIT_TIMESTAMP"

@@ -20,6 +20,9 @@ FRAME_BYTES: Final = FRAME_SAMPLES * 4
 MAX_SLOTS: Final = 4_096
 """Slots of one worker, and rows of one block on the link: more than any card holds."""
 
+DEFAULT_WINDOW_FRAMES: Final = 25
+"""Frames of one session that a gateway may send ahead: 2 s, more than any jitter of the link, little enough to lose."""
+
 MAX_CODEBOOKS: Final = 64
 MAX_HEADS: Final = 64
 
@@ -27,7 +30,7 @@ MAX_PENDING_MARKERS: Final = 64
 """Of one session: the gateway refuses its client's next one, and the worker a gateway that does not."""
 
 MAX_PENDING_CONTROLS: Final = 64
-"""Flushes, resets and Inits of one session that may be under way at once; likewise."""
+"""Flushes and resets of one session that may be under way at once, and in a count of their own Inits; likewise."""
 
 LEAST_GATEWAY_TIMEOUT_S: Final = 0.5
 """A worker gives no gateway up any sooner: one whose clients say nothing is heard twice in this time."""

@@ -143,7 +143,7 @@ TO_GATEWAY: Final = (
             "worker": _text,
             "module": _text,
             "fingerprint": _text,
-            "n_slots": _integer(1, MAX_ROWS),
+            "n_sessions": _integer(1, MAX_ROWS),
             "n_heads": _integer(0, MAX_HEADS),
             "n_codebooks": _integer(1, MAX_CODEBOOKS),
             "delay_frames": _count,

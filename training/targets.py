@@ -9,7 +9,7 @@ frame b and ends in frame e becomes
 The first 0 gives the word its start, the last one its end. Words that touch share one 0. Foreign words are 3
 throughout.
 
-Source: model.md section 7; the server's rule for words.
+Source: docs/model.md, section 7; the server's rule for words.
 """
 
 from collections.abc import Iterable, Sequence

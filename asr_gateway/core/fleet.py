@@ -94,7 +94,7 @@ class Fleet:
         if known is not None and known.facts.worker == facts.worker:
             return []
         actions = self._lose(worker) if known is not None else []
-        self._workers[worker] = _Worker(facts=facts, free=facts.n_slots, full_for=set())
+        self._workers[worker] = _Worker(facts=facts, free=facts.n_sessions, full_for=set())
         self._liveness.watch(worker, FIRST_LOAD_S, now)
         return actions + self._serve(facts.module, now)
 
@@ -172,7 +172,7 @@ class Fleet:
         known = self._workers.get(worker)
         if known is None:
             return []
-        known.free = min(known.free + 1, known.facts.n_slots)
+        known.free = min(known.free + 1, known.facts.n_sessions)
         known.full_for.clear()
         return self._serve(known.facts.module, now)
 
@@ -192,7 +192,7 @@ class Fleet:
         return ModuleLoad(
             n_workers=len(loads),
             used_slots=sum(load.used for load, _ in loads),
-            total_slots=sum(facts.n_slots for _, facts in loads),
+            total_slots=sum(facts.n_sessions for _, facts in loads),
             free_slots=sum(load.free for load, _ in loads),
         )
 

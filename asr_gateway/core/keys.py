@@ -7,8 +7,8 @@ import hmac
 from hashlib import sha256
 from typing import Final
 
+from asr_gateway.core.key_hash import NO_KEY, key_hash
 from shared.errors import UnauthorizedError
-from shared.key_hash import NO_KEY, key_hash
 
 _HASHED: Final = "sha256:"
 

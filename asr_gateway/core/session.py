@@ -24,10 +24,10 @@ from typing import Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_gateway.core.credit import Credit
 from asr_gateway.core.framer import Framer
 from asr_gateway.core.limits import AudioAccount
 from asr_gateway.core.outbound import Outbound
-from shared.credit import Credit
 from shared.errors import BadMessageError, LinkError
 from shared.messages import Close, EventKind, Flush, Marker, Open, Reset, SessionKind, StepEvent
 from shared.units import FRAME_SAMPLES, MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, Epoch, FrameIndex, SessionId

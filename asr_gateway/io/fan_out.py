@@ -47,7 +47,7 @@ class FanOut:
             listener = stream.listener
             try:
                 buffered_pcm = stream.session.stepped(frame)
-            except (LinkError, ValueError) as error:
+            except LinkError as error:
                 self._end(stream, WorkerLostError(str(error)))
                 continue
             if buffered_pcm is None:

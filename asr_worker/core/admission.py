@@ -6,7 +6,7 @@ The numbers double until a step is too slow, then the gap between the largest th
 is halved until it is small, or the time for measuring is spent. A step must end within 80 ms, the length of a frame;
 one that always took so long could never work off a backlog, so sessions are counted for 60 ms.
 
-    slots B  ≥  measured: steps of so many end in time  ≥  admitted: less the reserve for moved sessions  ≥  files
+    slots B  ≥  measured: steps of so many end in time  ≥  admitted: less the reserve, speed to catch up  ≥  files
 
 Measured are steps with every cache full, the worst that a service of any age can have, of the slots 0 .. n-1.
 """
@@ -119,7 +119,7 @@ class Admission:
     measured: int | None = None
     """Sessions whose step ends in time, as measured; None if it was not."""
     reserve: int = 0
-    """Of these, kept for sessions that another worker loses."""
+    """Of these, given to nobody, so that steps stay short enough to catch up after a burst."""
     warning: str | None = None
     """What an operator should know."""
 

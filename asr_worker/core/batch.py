@@ -44,7 +44,7 @@ class Batch:
             reset=np.zeros(facts.n_slots, np.bool_),
         )
         self._slots = np.zeros(0, np.int64)
-        self._leases = generations.copy()
+        self._planned_generations = generations.copy()
         self._frames = np.zeros(0, np.int64)
         self._is_silence = np.zeros(0, np.bool_)
         self._oldest_s: float | None = None
@@ -55,9 +55,9 @@ class Batch:
         return self._oldest_s
 
     @property
-    def leases(self) -> NDArray[np.int64]:
-        """``[B]``: the generation of each slot when the last step was planned."""
-        return self._leases
+    def planned_generations(self) -> NDArray[np.int64]:
+        """``[B]``: the generations of the slots when the last step was planned."""
+        return self._planned_generations
 
     def plan(self) -> StepPlan | None:
         """Return the next step, or None if no slot has anything to step. The plan's arrays are reused.
@@ -72,7 +72,7 @@ class Batch:
         self._slots = np.flatnonzero(self._plan.active)
         if not len(self._slots):
             return None
-        self._leases = self._generations.copy()
+        self._planned_generations = self._generations.copy()
         self._is_silence = is_silence[self._slots]
         self._frames = next_frames[self._slots] - self._is_silence
         client_slots = np.flatnonzero(is_client)
@@ -86,7 +86,7 @@ class Batch:
     def spread(self, result: StepResult) -> Stepped:
         """Count the step of the last plan and return copies of what it said to leases that still hold."""
         rows = self._rows
-        holds = self._generations[self._slots] == self._leases[self._slots]
+        holds = self._generations[self._slots] == self._planned_generations[self._slots]
         slots, is_silence = self._slots[holds], self._is_silence[holds]
         client_slots = slots[~is_silence]
         rows.lease_steps[slots] += 1

@@ -64,9 +64,6 @@ class GatewayTable:
         self._liveness: Liveness[bytes] = Liveness()
         self._n_ever = 0
 
-    def __len__(self) -> int:
-        return len(self._by_id)
-
     def __iter__(self) -> Iterator[Gateway]:
         return iter(tuple(self._by_id.values()))
 
@@ -82,7 +79,7 @@ class GatewayTable:
         """Return the gateway of that routing id, made known if it was not; None if there are too many."""
         gateway = self._by_id.get(routing_id)
         if gateway is None:
-            if len(self) == MAX_GATEWAYS:
+            if len(self._by_id) == MAX_GATEWAYS:
                 return None
             self._n_ever += 1
             gateway = Gateway(routing_id, self._n_ever)

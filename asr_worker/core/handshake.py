@@ -24,7 +24,7 @@ def welcome(facts: ModelFacts, identity: Identity, *, n_sessions: int, window_fr
         worker=identity.worker,
         module=identity.module,
         fingerprint=facts.fingerprint,
-        n_slots=n_sessions,
+        n_sessions=n_sessions,
         n_heads=facts.n_heads,
         n_codebooks=facts.n_codebooks,
         delay_frames=facts.delay_frames,

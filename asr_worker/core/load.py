@@ -17,16 +17,14 @@ DEADLINE_STEPS: Final = 6
 
 
 class StepTimes:
-    """Durations of the last ``WINDOW_STEPS`` steps. ``count`` is all steps ever."""
+    """Durations of the last ``WINDOW_STEPS`` steps."""
 
     def __init__(self) -> None:
         self._window_s: deque[float] = deque(maxlen=WINDOW_STEPS)
-        self.count = 0
 
     def add(self, step_s: float) -> None:
         """Count one step that took ``step_s``."""
         self._window_s.append(step_s)
-        self.count += 1
 
     def percentile_s(self, percent: float) -> float:
         """Return the time that ``percent`` of the steps in the window did not exceed; 0 without any."""

@@ -41,9 +41,6 @@ class MarkerHeap(Generic[M]):
         self._pending = np.zeros(n_slots, np.int64)
         self._arrivals = 0
 
-    def __len__(self) -> int:
-        return int(self._pending.sum())
-
     def pending(self, slot: SlotIndex) -> int:
         """Return how many markers of ``slot`` are not due yet."""
         return int(self._pending[slot])

@@ -64,7 +64,7 @@ class Pool:
 
     @property
     def n_free(self) -> int:
-        """Sessions that can still be opened."""
+        """Sessions that can still be opened: none while draining."""
         return self._sessions.n_free
 
     @property
@@ -81,7 +81,7 @@ class Pool:
         """Return how busy the worker is."""
         return Load(
             used=self.n_used,
-            free=0 if self.is_draining else self.n_free,
+            free=self.n_free,
             draining=self.is_draining,
             steps=self._results.steps,
             step_p50_ms=1e3 * self._step_times.percentile_s(50),
@@ -100,7 +100,7 @@ class Pool:
     @property
     def planned_generations(self) -> NDArray[np.int64]:
         """``[B]``: the generations of the slots when the last step was planned."""
-        return self._batch.leases
+        return self._batch.planned_generations
 
     @property
     def planned_oldest_s(self) -> float | None:

@@ -57,8 +57,8 @@ class Sessions:
 
     @property
     def n_free(self) -> int:
-        """Sessions that can still be opened."""
-        return self._admission.sessions - self.n_used
+        """Sessions that can still be opened: none while draining."""
+        return 0 if self.is_draining else self._admission.sessions - self.n_used
 
     def handle(self, gateway: Gateway, message: ToWorker, now: float) -> list[Outgoing]:
         """Take one message of ``gateway``, which is known, and return the replies, in order."""

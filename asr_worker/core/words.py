@@ -8,7 +8,7 @@ piece of the current word. A word appears with the first 0 or 3 after its pieces
 
 Where every piece is a word of its own, nothing can follow one: the word appears with its piece, a frame earlier.
 
-Source: moshi-server's rules (``model.md`` section 7). Steps before the model's delay has passed are not fed.
+Source: moshi-server's rules (``docs/model.md``, section 7). Steps before the model's delay has passed are not fed.
 """
 
 from collections.abc import Callable

@@ -27,8 +27,8 @@ from asr_worker.core.pool import Pool
 from asr_worker.core.sessions import Outgoing
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Delivery, Link, Refused
-from asr_worker.io.loop_metrics import Metrics
 from asr_worker.io.token_log import TokenLog
+from asr_worker.metrics import WorkerMetrics
 from shared.errors import ModelFaultError, RestartingError
 from shared.log_events import (
     DRAIN_STARTED,
@@ -71,7 +71,7 @@ class Loop:
         pool: Pool,
         model: AsrModel,
         link: Link,
-        metrics: Metrics,
+        metrics: WorkerMetrics,
         drain_s: float,
         tap: TokenTap | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -232,8 +232,6 @@ class Loop:
                 self._metrics.words_recognised(words)
             case Evict():
                 self._metrics.session_evicted(message.code)
-                if message.code == "gap":
-                    self._metrics.gap_found()
                 told = {"session": message.session, "gateway": _printable(routing_id)}
                 self._log.warning(SESSION_EVICTED, **told, code=message.code, reason=message.reason)
             case Reject():

@@ -5,7 +5,7 @@ The layers are the same offline and in a stream; what differs is the *memory* th
     Sequence   an offline forward: keys and values are those of the input itself, under a band mask
     RingStep   one step of some slots: each slot's ring of the last C positions (``ring.py``)
 
-Source: model.md sections 4 and 5.
+Source: docs/model.md, sections 4 and 5.
 """
 
 import math

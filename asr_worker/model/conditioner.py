@@ -6,7 +6,7 @@ does. moshi-server uses the conditioner called ``delay`` and no other, and takes
     conditioning_delay = 2.5                 how far words trail the audio, in seconds
     conditioning_learnt_padding = true       the vector that stands for "not told"
 
-Source: model.md section 8.
+Source: docs/model.md, section 8.
 """
 
 from collections.abc import Callable

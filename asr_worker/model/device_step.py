@@ -7,7 +7,7 @@ only fill a prepared size up are this slot. They are inactive, so it stays fresh
 The language model hears a frame one step late: step k is fed the text token of step k - 1 and the codes of frame
 k - 1, step 0 a start token and padding codes. A slot is fresh when its position is 0, so a reset only moves positions.
 
-Source: model.md sections 5 and 6.
+Source: docs/model.md, sections 5 and 6.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,11 @@ from asr_worker.model.rows import Rows, all_rows, device_rows, rows_at
 from asr_worker.model.sampling import Sampler
 from shared.units import FRAME_SAMPLES
 
-MAX_SAMPLE: Final = 65_536.0
-"""Louder samples are clipped: twice what a client can send who forgets to scale 16-bit audio. Keeps states finite."""
+CLIP_LEVEL: Final = 65_536.0
+"""Louder samples are clipped, and NaN is silence: a state that is not finite would stay so for a whole context.
+
+Gateways clip at 10 and the pool evicts a session whose frame is louder than ``MAX_RMS``. This step trusts neither.
+"""
 
 
 class DeviceStep:
@@ -113,7 +116,7 @@ class DeviceStep:
     def _step(self, rows: Rows, pcm: Tensor, words: Tensor) -> None:
         """Step the slots in ``rows``."""
         active, given = words[:, ACTIVE] != 0, words[:, N_FLAG_WORDS:]
-        pcm = pcm.nan_to_num(0.0, 0.0, 0.0).clamp(-MAX_SAMPLE, MAX_SAMPLE)
+        pcm = pcm.nan_to_num(0.0, 0.0, 0.0).clamp(-CLIP_LEVEL, CLIP_LEVEL)
         encoded = self._mimi.step(pcm, self._mimi_state, words[:, ENCODE] != 0, rows)
         codes = torch.where(given[:, :1] >= 0, given, encoded)
         fresh = rows.take(self._ring.position) == 0

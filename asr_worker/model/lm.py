@@ -5,7 +5,7 @@
 
 Nothing here knows of delays or of what is fed back: that is ``device_step.py``.
 
-Source: model.md section 4.
+Source: docs/model.md, section 4.
 """
 
 import torch

@@ -7,7 +7,7 @@ All of it is float32: one flipped code changes every later acoustic code of its 
 silence everywhere, the downsample's included (moshi-server's rule; the Python package repeats the first latent there,
 which changes most codes of a session's first frame and no later one).
 
-Source: model.md section 9.
+Source: docs/model.md, section 9.
 """
 
 from typing import Final

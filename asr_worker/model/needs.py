@@ -1,7 +1,7 @@
 """Which tensors of the published files the two models need, under which names.
 
-Source: model.md sections 3 and 9. A candle file and a PyTorch file differ in the extra heads only; the other names
-are those that the Python package maps as well.
+Source: docs/model.md, sections 3 and 9. A candle file and a PyTorch file differ in the extra heads only; the other
+names are those that the Python package maps as well.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Normalisation of a position's numbers: the language model's RMSNorm, and what Mimi's LayerNorm needs to know.
 
-Source: model.md sections 4 and 9.2.
+Source: docs/model.md, sections 4 and 9.2.
 """
 
 from typing import Final

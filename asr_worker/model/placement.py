@@ -5,21 +5,10 @@ from typing import Final
 import torch
 
 from shared.errors import ConfigError
-from shared.number_formats import F16_RISK
+from shared.number_formats import F16_RISK, lm_number_format
 
-DTYPES: Final = {
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-    "f16": torch.float16,
-    "float16": torch.float16,
-    "f32": torch.float32,
-    "float32": torch.float32,
-}
-"""Values of ``dtype_override``."""
-
-BF16_CAPABILITY: Final = (8, 0)
-F16_CAPABILITY: Final = (7, 0)
-"""Older devices compute float16 slower than float32."""
+DTYPES: Final = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+"""By number format."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -58,28 +47,21 @@ def choose_dtype(device: torch.device, override: str | None) -> tuple[torch.dtyp
     Args:
         device: where it runs.
         override: the module's ``dtype_override``; it wins.
-
-    Raises:
-        ConfigError: the override is no dtype.
     """
     if override is not None:
-        if override not in DTYPES:
-            msg = f"dtype_override is {override!r}; allowed are {', '.join(DTYPES)}"
-            raise ConfigError(msg)
-        dtype = DTYPES[override]
-        return dtype, [F16_RISK] if dtype == torch.float16 else []
+        return DTYPES[override], [F16_RISK] if override == "f16" else []
     if device.type == "cpu":
-        return torch.float32, []
-    # The capability, not torch's is_bf16_supported: that says yes for devices that only emulate it.
+        return DTYPES[lm_number_format(None)], []
     return dtype_for_capability(torch.cuda.get_device_capability(device))
 
 
 def dtype_for_capability(capability: tuple[int, int]) -> tuple[torch.dtype, list[str]]:
     """Return the dtype for a CUDA compute capability, with a warning if it is not bfloat16."""
-    if capability >= BF16_CAPABILITY:
-        return torch.bfloat16, []
-    dtype = torch.float16 if capability >= F16_CAPABILITY else torch.float32
+    number_format = lm_number_format(capability)
+    dtype = DTYPES[number_format]
+    if number_format == "bf16":
+        return dtype, []
     name = str(dtype).removeprefix("torch.")
     major, minor = capability
     why = f"compute capability {major}.{minor} has no bfloat16 (it comes with 8.0): the model runs in {name}"
-    return dtype, [why, F16_RISK] if dtype == torch.float16 else [why]
+    return dtype, [why, F16_RISK] if number_format == "f16" else [why]

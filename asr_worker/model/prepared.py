@@ -30,7 +30,7 @@ class PreparedRunner:
     """Runs a step by an index of slots, in prepared sizes: as graphs, or eagerly until ``capture`` was called.
 
     A launch queues one copy from pinned memory, the step, one copy into pinned memory and one event; only the rows of
-    its size cross the bus. Nothing waits before ``wait``.
+    its size cross the bus. Nothing waits before ``collect``.
 
     Args:
         step: on CPU, or on the current CUDA device.

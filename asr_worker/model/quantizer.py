@@ -6,7 +6,7 @@
 The acoustic branch starts from the latent itself, not from what the semantic one left over. Codebooks and half their
 squared norms are computed once; a search is then one matrix product and an argmax, and the host never waits.
 
-Source: model.md section 9.4.
+Source: docs/model.md, section 9.4.
 """
 
 from collections.abc import Callable, Sequence

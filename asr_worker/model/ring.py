@@ -13,7 +13,7 @@ Who reads the rings: on CPU torch, each run of slots where it lies, and only cel
 filled; on CUDA a kernel that reads each slot's filled cells where they lie, or torch on copies of the rings, whichever
 is faster there (``contest.py``).
 
-Source: model.md section 5.
+Source: docs/model.md, section 5.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """Choosing a text token from scores: the best, or by temperature with clipped Gumbel noise.
 
-Source: model.md section 6. The uniform numbers end at 0.999, so the noise stays below 6.91 and a token that trails
-the best by more than 9.69 temperatures is never drawn.
+Source: docs/model.md, section 6. The uniform numbers end at 0.999, so the noise stays below 6.91 and a token that
+trails the best by more than 9.69 temperatures is never drawn.
 """
 
 from typing import Final

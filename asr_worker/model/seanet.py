@@ -6,7 +6,7 @@ Tensors are ``[B, T, C]``, channels last: a window of k columns is then contiguo
 copy and one matrix product, which beats the library's convolution for the late stages (2 to 16 columns) by 2 to 6
 times on CPU and keeps cuDNN's TF32 out of the way on CUDA.
 
-Source: model.md section 9.1; names of tensors are the published ones.
+Source: docs/model.md, section 9.1; names of tensors are the published ones.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 Both are pre-norm with plain residuals and share the attention of ``attention.py``. Tensors are ``[B, T, d]``.
 
-Source: model.md sections 4 and 9.2. Parameters have the published names, except ``out_proj_weight`` for
+Source: docs/model.md, sections 4 and 9.2. Parameters have the published names, except ``out_proj_weight`` for
 ``out_proj.weight`` and so on: ``published_name`` maps them.
 """
 

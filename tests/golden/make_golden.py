@@ -8,7 +8,7 @@ root of this repository:
 Nothing of our model is used here: only `seeded.py`, which makes the weights and the audio from a seed in both
 environments. The files hold what the packages answered, the sizes, and a hash of the weights.
 
-Where the package and the Rust server, whose rules are ours, differ (model.md section 11), this is what is recorded:
+Where the package and the Rust server, whose rules are ours, differ (docs/model.md, section 11), this is recorded:
 
 - First frame: the package repeats the first latent before the downsample, the server has zeros there. Small Mimi runs
   twice, once as published (`codes_replicate`, to be compared without each session's first frame) and once with the

@@ -1,11 +1,13 @@
 """The worker as a process: how it starts, drains, fails and complains."""
 
+import json
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ def test_a_terminated_worker_finishes_its_sessions_and_exits_0(
     with pytest.raises(urllib.error.HTTPError, match="503") as caught:
         urllib.request.urlopen(worker.metrics_url() + "/readyz", timeout=10)
     caught.value.close()
+    with urllib.request.urlopen(worker.metrics_url() + "/metrics", timeout=10) as answer:
+        assert "asr_worker_slots_free 0\n" in answer.read().decode()
     gateway.sessions[1].say(pcm[30:])
     gateway.sessions[1].flush(1)
     gateway.run(lambda: gateway.sessions[1].answers)
@@ -146,7 +150,13 @@ def test_settings_come_from_the_environment_too(
     monkeypatch.setitem(environment, "ASR_WINDOW_FRAMES", "7")
     worker = start_worker("--window-frames", "9")
     welcome = connect(worker).hello()
-    assert (welcome.n_slots, welcome.window_frames) == (3, 9)
+    assert (welcome.n_sessions, welcome.window_frames) == (3, 9)
+
+
+def test_the_log_says_which_process_started_and_of_which_version(start_worker: Fixture) -> None:
+    worker = start_worker()
+    started = [json.loads(line) for line in worker.output().splitlines() if "process_started" in line]
+    assert [(line["pid"], line["version"]) for line in started] == [(worker.process.pid, version("asr-streaming"))]
 
 
 def test_an_idle_worker_costs_next_to_nothing(start_worker: Fixture, connect: Fixture) -> None:
@@ -191,7 +201,7 @@ def test_steps_that_grow_too_slow_are_told_and_on_cpu_all_slots_are_admitted_sti
     start_worker: Fixture, connect: Fixture
 ) -> None:
     worker = start_worker("--fake-slots", "4", "--fake-row-ms", "25", "--metrics-port", "0")
-    assert connect(worker).hello().n_slots == 4
+    assert connect(worker).hello().n_sessions == 4
     assert "4 sessions are admitted, but with more than 2 a step was measured to take longer" in worker.output()
     with urllib.request.urlopen(f"{worker.metrics_url()}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
@@ -202,7 +212,7 @@ def test_steps_that_grow_too_slow_are_told_and_on_cpu_all_slots_are_admitted_sti
 def test_the_session_cap_is_below_the_slots(start_worker: Fixture, connect: Fixture) -> None:
     worker = start_worker("--max-sessions", "1")
     gateway = connect(worker)
-    assert gateway.hello().n_slots == 1
+    assert gateway.hello().n_sessions == 1
     assert isinstance(gateway.open(1), Ready)
     assert gateway.expect(Load).free == 0
     assert isinstance(gateway.open(2), Reject)

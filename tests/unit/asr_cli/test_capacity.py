@@ -10,7 +10,7 @@ from asr_cli.capacity import (
     mimi_convolution_numbers,
     mimi_parameters,
 )
-from asr_cli.torch_probe import CudaDevice, TorchFacts, lm_dtype, read_facts
+from asr_cli.torch_probe import CudaDevice, TorchFacts, read_facts
 from shared.config import ExtraHeadsConfig, LmConfig, MimiConfig, ModuleConfig, TransformerConfig
 
 LM_1B = LmConfig(
@@ -79,12 +79,6 @@ def test_need_of_a_module_is_the_sum_of_its_parts() -> None:
 def test_slots_fit_into_what_weights_reserve_and_the_scratch_slot_leave() -> None:
     need = MemoryNeed(weights=1_000, per_slot=100, reserve=500)
     assert [need.slots_that_fit(free) for free in (0, 1_699, 1_700, 2_100)] == [0, 0, 1, 5]
-
-
-def test_number_type_follows_the_compute_capability() -> None:
-    assert [lm_dtype(capability) for capability in (None, (6, 1), (7, 5), (8, 0), (9, 0))] == [
-        *("f32", "f32", "f16", "bf16", "bf16")
-    ]
 
 
 def test_facts_about_gpus_are_read_from_the_probe() -> None:

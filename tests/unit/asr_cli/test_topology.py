@@ -80,7 +80,7 @@ def test_a_worker_is_told_its_module_device_and_endpoint() -> None:
     plan = plan_of_two()
     assert worker_arguments(plan, plan.workers[1]) == [
         *("--config", "c.toml", "--module", "asr", "--bind", "ipc:///b", "--device", "cpu", "--metrics-port", "2"),
-        *("--metrics-host", "127.0.0.1", "--no-measure"),
+        *("--metrics-host", "127.0.0.1", "--no-measure-only"),
         *("--model", "fake", "--log", "debug"),
     ]
 

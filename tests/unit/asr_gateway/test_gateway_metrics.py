@@ -1,5 +1,5 @@
+from asr_gateway.core.key_hash import key_hash
 from asr_gateway.metrics import GatewayMetrics
-from shared.key_hash import key_hash
 
 ONE_SESSION = """\
 # HELP asr_connect Number of connections to the asr.

@@ -44,7 +44,6 @@ def test_the_names_of_a_worker() -> None:
     assert families == [
         "asr_model_step_duration",
         "asr_worker_frames_total",
-        "asr_worker_gaps_total",
         "asr_worker_gateways",
         "asr_worker_late_steps_total",
         "asr_worker_link_errors_total",
@@ -104,7 +103,6 @@ def test_everything_else_is_counted_under_its_name() -> None:
     metrics.gateways_changed(2)
     metrics.step_lagged(0.25)
     metrics.words_recognised(7)
-    metrics.gap_found()
     metrics.session_evicted("gap")
     metrics.session_rejected("full")
     metrics.link_message_refused()
@@ -117,7 +115,6 @@ def test_everything_else_is_counted_under_its_name() -> None:
         "asr_worker_gateways": "2",
         "asr_worker_step_lag_seconds": "0.25",
         "asr_worker_words_total": "7",
-        "asr_worker_gaps_total": "1",
         'asr_worker_evictions_total{code="gap"}': "1",
         'asr_worker_rejections_total{reason="full"}': "1",
         "asr_worker_link_errors_total": "1",

@@ -4,20 +4,26 @@ import dataclasses
 import importlib
 import pkgutil
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import asr_gateway
+from asr_gateway.config import read_settings as read_gateway_settings
+from asr_gateway.io.discovery import worker_source
 from asr_gateway.metrics import GatewayMetrics
+from asr_worker.config import read_settings as read_worker_settings
 from asr_worker.metrics import WorkerMetrics
 from shared.config import GatewayConfig, WorkerConfig
 from shared.errors import AsrError, CheckpointError, ClientGoneError, ConfigError, LinkError, ModelFaultError
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "deploy" / "README.md"]
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 TEXT = "\n".join(page.read_text() for page in [*PAGES, ROOT / "deploy" / "alerts.yml"])
 
 
@@ -79,3 +85,38 @@ def test_every_error_that_a_client_can_see_is_listed_as_it_is_and_no_other() -> 
         assert close_code in (str(kind.close_code), "-"), kind
         assert status in (str(kind.http_status), "-"), kind
         assert again == ("yes" if kind.retry else "no"), kind
+
+
+def test_images_hold_every_package_and_run_every_command() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    sent = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert [name for name in sent if not (ROOT / name).exists()] == []
+    assert {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]} <= sent
+    assert set(re.findall(r'ENTRYPOINT \["(.+)"\]', DOCKERFILE)) == set(project["project"]["scripts"])
+
+
+def test_the_composed_gateway_finds_its_worker_and_both_may_drain() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    gateway = read_gateway_settings(flags(services["gateway"]), image_environment("gateway"))
+    worker = read_worker_settings(flags(services["worker"]), image_environment("worker"))
+    assert (gateway.gateway.host, gateway.gateway.port) == ("0.0.0.0", 8080)
+    assert gateway.sources == (worker_source(worker.bind.replace("0.0.0.0", "worker")),)
+    assert gateway.scrape == {"worker": f"http://worker:{worker.metrics_port}/metrics"}
+    assert gateway.warnings == worker.warnings == ()
+    assert int(services["gateway"]["stop_grace_period"].rstrip("s")) > gateway.gateway.drain_s
+    assert int(services["worker"]["stop_grace_period"].rstrip("s")) > worker.worker.drain_s
+
+
+def flags(service: dict[str, Any]) -> list[str]:
+    """Return the command of a service, with the folder that is mounted unless another is asked for."""
+    return [
+        word.replace("/etc/asr/${CONFIG:-demo.toml}", str(ROOT / "asr_worker" / "demo" / "demo.toml"))
+        for word in service["command"].split()
+    ]
+
+
+def image_environment(target: str) -> dict[str, str]:
+    """Return the variables that the last stage of an image sets."""
+    _, stage = DOCKERFILE.split(f" AS {target}\n")
+    lines = re.findall(r"^ENV (.+)$", stage.partition("\nFROM ")[0], re.MULTILINE)
+    return dict(word.split("=", 1) for line in lines for word in line.split())

@@ -9,7 +9,6 @@ import pytest
 
 from shared.errors import CheckpointError, ConfigError
 from shared.hub import HubFile, find, locate, parse_reference, resolve
-from shared.published import MIMI, PUBLISHED, PublishedFile, verify
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = b"weights of a unit test"
@@ -145,52 +144,3 @@ def test_without_huggingface_hub_it_is_said_what_to_install(monkeypatch: pytest.
 
     with pytest.raises(ConfigError, match=r"hf:// needs huggingface_hub: pip install '.\[worker\]'"):
         find("hf://owner/repo/model.st", Path())
-
-
-class TestPublishedFiles:
-    WANTED = HubFile(repo="owner/repo", revision=None, file="model.st")
-    KEY = ("owner/repo", "model.st")
-    SUM = hashlib.sha256(CONTENT).hexdigest()
-
-    @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        path = tmp_path / "model.st"
-        path.write_bytes(CONTENT)
-        return path
-
-    def test_the_table_holds_whole_sums_only(self) -> None:
-        assert len(PUBLISHED) == 8
-        for (repo, _), known in PUBLISHED.items():
-            assert repo.startswith("kyutai/stt-")
-            assert known.size_bytes > 0
-            assert known.sha256 is None or len(bytes.fromhex(known.sha256)) == 32
-        assert PUBLISHED["kyutai/stt-2.6b-en-candle", MIMI].size_bytes == 384_644_900
-
-    def test_a_file_as_published_is_fine(self, path: Path) -> None:
-        with_sum = PublishedFile(size_bytes=len(CONTENT), sha256=self.SUM)
-        without = PublishedFile(size_bytes=len(CONTENT))
-
-        assert verify(path, self.WANTED, published={self.KEY: with_sum}) == "sha256 as published"
-        assert verify(path, self.WANTED, published={self.KEY: without}) == "size as published"
-        assert verify(path, self.WANTED, published={}) == "no sum known"
-
-    def test_another_size_or_sum_is_refused(self, path: Path) -> None:
-        for known in (
-            PublishedFile(size_bytes=len(CONTENT) + 1, sha256=self.SUM),
-            PublishedFile(size_bytes=len(CONTENT), sha256=self.SUM[::-1]),
-        ):
-            with pytest.raises(CheckpointError, match="delete it and fetch it again"):
-                verify(path, self.WANTED, published={self.KEY: known})
-
-    def test_a_named_revision_is_not_measured_by_the_published_one(self, path: Path) -> None:
-        older = HubFile(repo="owner/repo", revision="v0", file="model.st")
-
-        assert verify(path, older, published={self.KEY: PublishedFile(size_bytes=1)}) == "no sum known"
-
-    def test_a_blob_of_the_cache_must_have_the_sum_that_it_is_named_by(self, tmp_path: Path) -> None:
-        link = put_into_cache(tmp_path, "owner/repo", "model.st")
-        assert verify(link, self.WANTED, published={}) == "sha256 as the hub says"
-
-        link.resolve().write_bytes(CONTENT[:-1])
-        with pytest.raises(CheckpointError, match=f"expected {self.SUM}"):
-            verify(link, self.WANTED, published={})

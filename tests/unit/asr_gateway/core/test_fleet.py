@@ -10,13 +10,13 @@ LIVE, FILE = SessionKind.LIVE, SessionKind.FILE
 A, B, C = "tcp://a:1", "tcp://b:1", "tcp://c:1"
 
 
-def facts(name: str = "wk:a", *, n_slots: int = 4, module: str = "asr") -> Welcome:
+def facts(name: str = "wk:a", *, n_sessions: int = 4, module: str = "asr") -> Welcome:
     return Welcome(
         version=1,
         worker=name,
         module=module,
         fingerprint="f",
-        n_slots=n_slots,
+        n_sessions=n_sessions,
         n_heads=4,
         n_codebooks=8,
         delay_frames=6,
@@ -37,8 +37,8 @@ def load(free: int, *, used: int = 0, draining: bool = False, deadline_s: float 
 def fleet(**workers: int) -> Fleet:
     """A fleet at time 0 whose workers ``a``, ``b`` ... have so many free slots."""
     made = Fleet(GatewayConfig(), Random(1))
-    for name, n_slots in workers.items():
-        made.welcomed(f"tcp://{name}:1", facts(f"wk:{name}", n_slots=n_slots), 0.0)
+    for name, n_sessions in workers.items():
+        made.welcomed(f"tcp://{name}:1", facts(f"wk:{name}", n_sessions=n_sessions), 0.0)
     return made
 
 
@@ -170,7 +170,7 @@ def test_waiting_sessions_are_served_when_a_worker_joins() -> None:
     request(empty, 1)
     request(empty, 2)
 
-    assert shown(empty.welcomed(A, facts(n_slots=1), 0.1)) == ["open 1 on a"]
+    assert shown(empty.welcomed(A, facts(n_sessions=1), 0.1)) == ["open 1 on a"]
 
 
 # --- the worker has the last word -------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_another_incarnation_behind_an_endpoint_is_a_fresh_worker() -> None:
     lone.granted(SessionId(1))
 
     assert shown(lone.welcomed(A, facts("wk:a"), 0.1)) == []
-    assert shown(lone.welcomed(A, facts("wk:a2", n_slots=1), 0.1)) == ["end 1: worker_lost"]
+    assert shown(lone.welcomed(A, facts("wk:a2", n_sessions=1), 0.1)) == ["end 1: worker_lost"]
     assert request(lone, 2) == ["open 2 on a"]
 
 

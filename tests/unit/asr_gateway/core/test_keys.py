@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_gateway.core.key_hash import NO_KEY, key_hash
 from asr_gateway.core.keys import KeyRing
 from shared.errors import UnauthorizedError
-from shared.key_hash import NO_KEY, key_hash
 
 HASHED = "sha256:" + sha256(b"hidden").hexdigest()
 

@@ -28,7 +28,7 @@ def test_a_gateway_that_comes_back_has_another_number() -> None:
     table.leave(first)
     again = table.enter(b"a", 2.0)
     assert again is not None
-    assert (again.number, len(table), table.numbered(again.number)) == (first.number + 1, 1, again)
+    assert (again.number, list(table), table.numbered(again.number)) == (first.number + 1, [again], again)
 
 
 def test_who_is_silent_for_too_long_is_named_once() -> None:

@@ -45,7 +45,7 @@ def test_a_gateway_is_welcomed_with_the_facts(make_worker: Fixture) -> None:
     worker = make_worker(n_heads=0, delay_frames=32)
     welcome = worker.greet(b"other")
     assert isinstance(welcome, Welcome)
-    assert (welcome.worker, welcome.module, welcome.n_slots, welcome.n_heads) == ("wk:test", "fake", 3, 0)
+    assert (welcome.worker, welcome.module, welcome.n_sessions, welcome.n_heads) == ("wk:test", "fake", 3, 0)
     assert (welcome.delay_frames, welcome.context_frames, welcome.window_frames) == (32, 100, 25)
     assert welcome.fingerprint == worker.model.facts.fingerprint
 
@@ -96,7 +96,8 @@ def test_one_file_is_admitted_however_few_slots_there_are(make_worker: Fixture) 
 def test_a_draining_worker_admits_nobody_and_keeps_whom_it_has(worker: Fixture) -> None:
     worker.open(1)
     worker.pool.drain()
-    assert worker.open(2) == reject(2, REJECT_DRAINING, 2)
+    assert worker.open(2) == reject(2, REJECT_DRAINING, 0)
+    assert worker.pool.n_free == 0
     assert (worker.load().draining, worker.load().used, worker.load().free) == (True, 1, 0)
 
 

@@ -1,4 +1,4 @@
-"""The word rules, token by token (model.md section 7)."""
+"""The word rules, token by token (docs/model.md, section 7)."""
 
 import pytest
 from hypothesis import given

@@ -56,7 +56,7 @@ def test_whole_sequences_and_single_steps_agree(small: Any) -> None:
 
 
 def test_bfloat16_is_close_to_float32(small: Any) -> None:
-    """model.md section 12: two legitimate bf16 evaluations differ by some percent of the scores' spread."""
+    """docs/model.md, section 12: two legitimate bf16 evaluations differ by some percent of the scores' spread."""
     text, audio = random_input(3, 20)
     exact, _ = loaded(small)(text, audio)
     rounded, _ = loaded(small, torch.bfloat16)(text, audio)

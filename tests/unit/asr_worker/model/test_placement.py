@@ -3,9 +3,9 @@ import re
 import pytest
 import torch
 
-from asr_worker.model.placement import choose_device, choose_dtype, dtype_for_capability
+from asr_worker.model.placement import DTYPES, choose_device, choose_dtype, dtype_for_capability
 from shared.errors import ConfigError
-from shared.number_formats import F16_RISK
+from shared.number_formats import F16_RISK, NUMBER_FORMATS
 
 
 def test_the_cpu_is_float32_unless_told_otherwise() -> None:
@@ -34,30 +34,15 @@ def test_who_has_a_gpu_that_torch_does_not_see_is_told_why(monkeypatch: pytest.M
         choose_device("cuda")
 
 
-def test_an_unknown_dtype_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^dtype_override is 'int8'; allowed are bf16, "):
-        choose_dtype(torch.device("cpu"), "int8")
+def test_every_number_format_of_a_configuration_has_a_dtype() -> None:
+    assert sorted(DTYPES) == sorted(NUMBER_FORMATS)
 
 
-@pytest.mark.parametrize(
-    ("capability", "dtype"),
-    [
-        ((9, 0), torch.bfloat16),
-        ((8, 0), torch.bfloat16),
-        ((7, 5), torch.float16),
-        ((7, 0), torch.float16),
-        ((6, 1), torch.float32),
-    ],
-)
-def test_the_compute_capability_decides_the_dtype(capability: tuple[int, int], dtype: torch.dtype) -> None:
-    chosen, warnings = dtype_for_capability(capability)
-    assert chosen == dtype
-    assert bool(warnings) == (dtype != torch.bfloat16)
+def test_a_device_with_bfloat16_is_not_warned_of() -> None:
+    assert dtype_for_capability((8, 0)) == (torch.bfloat16, [])
 
 
 def test_an_old_device_is_warned_of() -> None:
-    _, warnings = dtype_for_capability((7, 5))
-    assert warnings == [
-        "compute capability 7.5 has no bfloat16 (it comes with 8.0): the model runs in float16",
-        F16_RISK,
-    ]
+    why = "has no bfloat16 (it comes with 8.0): the model runs in"
+    assert dtype_for_capability((7, 5)) == (torch.float16, [f"compute capability 7.5 {why} float16", F16_RISK])
+    assert dtype_for_capability((6, 1)) == (torch.float32, [f"compute capability 6.1 {why} float32"])

@@ -1,14 +1,9 @@
-"""Credit: how many frames a sender may still send before the receiver has to grant more.
+"""Credit: how many frames of a session may still be sent before its worker has to grant more.
 
-Both ends of the link count with this class. A sender spends one credit for each frame and stops at zero; the
-receiver grants one for each frame it has consumed. The sum of credit, frames in flight and frames waiting at
-the receiver is therefore always the window.
+A session spends one credit for each frame and stops at zero; a step of the worker grants one for the frame that it
+consumed. The sum of credit, frames in flight and frames waiting at the worker is therefore always the window. The
+worker counts the other side, for all sessions at once: ``Rows.unacknowledged``.
 """
-
-from typing import Final
-
-DEFAULT_WINDOW_FRAMES: Final = 25
-"""2 s of audio: more than any jitter of the link, little enough to lose."""
 
 
 class Credit:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.credit import Credit
+from asr_gateway.core.credit import Credit
 
 
 def test_a_full_window_is_available_at_first() -> None:
