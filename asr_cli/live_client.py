@@ -28,6 +28,12 @@ real time, a minute for the body and 100 s of waiting."""
 CONNECT_S: Final = 10.0
 CLOSE_S: Final = 5.0
 FLUSH_ID: Final = 1
+MAX_MESSAGE_BYTES: Final = 1 << 20
+"""Of one message of a live session: whoever answers at an address need not be a service. Ours are far shorter."""
+MAX_ANSWER_BYTES: Final = 64 << 20
+"""Of the answer to a file: two hours of speech have about two megabytes of words."""
+MAX_REASON_BYTES: Final = 4096
+"""What is read of an answer that refuses a file."""
 REFUSED: Final = {401: "the service does not know this key", 503: "the service is being stopped; try again"}
 """What the answers to an upgrade mean that are no upgrade."""
 
@@ -105,7 +111,7 @@ async def transcribe_live(
             session_url(service.url, "ws"),
             headers=service.headers,
             timeout=aiohttp.ClientWSTimeout(ws_receive=service.live_silence_s, ws_close=CLOSE_S),
-            max_msg_size=0,
+            max_msg_size=MAX_MESSAGE_BYTES,
         ) as socket,
         aclosing(read_ahead(pieces)) as ahead,
     ):
@@ -149,6 +155,11 @@ async def receive_until(wanted: str, socket: aiohttp.ClientWebSocketResponse, on
     """
     while True:
         packet = await socket.receive()
+        if packet.type is aiohttp.WSMsgType.ERROR and socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+            complaint = (
+                f"the service sent a message of {MAX_MESSAGE_BYTES} bytes or more, as none of ours is; see --url"
+            )
+            raise UsageError(complaint)
         if packet.type is not aiohttp.WSMsgType.BINARY:
             complaint = f"the service closed the connection (code {socket.close_code}) before {wanted}"
             raise UsageError(complaint)
@@ -173,10 +184,31 @@ async def transcribe_by_post(audio: AudioFile, service: Service) -> list[Mapping
             http.post(url, data=body, headers=service.headers, timeout=timeout) as answer,
         ):
             if answer.ok:
-                return from_answer(await answer.read())
-            reason = excerpt(await answer.text(errors="replace")) or answer.reason
+                return from_answer(await whole(answer))
+            reason = excerpt((await beginning(answer, MAX_REASON_BYTES)).decode(errors="replace")) or answer.reason
             message = f"{shown(audio.path)}: the service answered {answer.status}: {reason}"
             raise UsageError(message)
+
+
+async def whole(answer: aiohttp.ClientResponse) -> bytes:
+    """Return the body of an answer.
+
+    Raises:
+        UsageError: it is longer than the words of any file.
+    """
+    body = await beginning(answer, MAX_ANSWER_BYTES + 1)
+    if len(body) > MAX_ANSWER_BYTES:
+        message = f"the service answers with more than {MAX_ANSWER_BYTES} bytes, as none of ours does; see --url"
+        raise UsageError(message)
+    return body
+
+
+async def beginning(answer: aiohttp.ClientResponse, n_bytes: int) -> bytes:
+    """Return the first ``n_bytes`` of the body of an answer, or all there is."""
+    try:
+        return await answer.content.readexactly(n_bytes)
+    except asyncio.IncompleteReadError as all_there_is:
+        return all_there_is.partial
 
 
 @asynccontextmanager

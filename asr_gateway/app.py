@@ -57,7 +57,9 @@ class Gateway:
             config=self._config, modules=settings.modules, random=SystemRandom(), metrics=self._metrics
         )
         self._discovery = Discovery(settings.sources, self._dispatch.links)
-        self._files = FileTranscriber(dispatch=self._dispatch, config=self._config, keys=keys, metrics=self._metrics)
+        self._files = FileTranscriber(
+            dispatch=self._dispatch, dialect=kyutai, config=self._config, keys=keys, metrics=self._metrics
+        )
         self._routes = {
             module.path: WebSocketRoute(self._live_service(module.name), keys) for module in settings.modules
         }

@@ -61,7 +61,8 @@ class GatewaySettings:
     modules: tuple[ServedModule, ...]
     keys: tuple[str, ...] = field(repr=False)
     sources: tuple[Source, ...]
-    scrape: tuple[str, ...] = ()
+    scrape: Mapping[str, str] = field(default_factory=dict)
+    """URLs of the metrics of workers, which ``/metrics`` includes, by the label that they get."""
     static_dir: Path = Path("static")
     config_file: Path | None = None
     log_dir: Path = Path("logs")
@@ -93,10 +94,13 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Gatew
     """
     args = make_parser().parse_args(arguments)
     values = chosen(args, (*_OPTIONS, *_SECTION), environ)
-    sources = _sources(values)
+    problems: list[str] = []
+    sources, scrape = _sources(values, problems), _scrape_targets(values.get("scrape", ()), problems)
+    if problems:
+        raise ConfigError(*problems)
     common: dict[str, Any] = {
         "sources": sources,
-        "scrape": values.get("scrape", ()),
+        "scrape": scrape,
         "log_level": values.get("log", "info"),
         "is_silent": values.get("silent", False),
         "warnings": mistyped_variables(environ),
@@ -142,37 +146,34 @@ def _served(module: ModuleConfig) -> ServedModule:
     )
 
 
-def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
+def _sources(values: Mapping[str, Any], problems: list[str]) -> tuple[Source, ...]:
     sources: list[Source] = []
-    problems: list[str] = []
     for read, name in ((worker_source, "worker"), (discovery_source, "discover")):
         for text in values.get(name, ()):
             try:
                 sources.append(read(text))
             except ConfigError as error:
                 problems.extend(error.problems)
-    problems += _scrape_problems(values.get("scrape", ()))
-    if problems:
-        raise ConfigError(*problems)
     return tuple(sources)
 
 
-def _scrape_problems(texts: Sequence[str]) -> list[str]:
-    problems: list[str] = []
+def _scrape_targets(texts: Sequence[str], problems: list[str]) -> dict[str, str]:
+    targets: dict[str, str] = {}
     by_name: dict[str, str] = {}
     for text in texts:
         try:
-            name, _ = scrape_target(text)
+            name, url = scrape_target(text)
         except ConfigError as error:
             problems.extend(error.problems)
             continue
-        if name in by_name:
+        if name in targets:
             # Their series would have the same labels, and those of one would hide the other's.
             problems.append(
                 f"scrape {text!r}: {by_name[name]!r} is called {name!r} too; NAME=URL gives it another name"
             )
-        by_name.setdefault(name, text)
-    return problems
+            continue
+        targets[name], by_name[name] = url, text
+    return targets
 
 
 def _check(settings: GatewaySettings) -> None:

@@ -15,8 +15,10 @@ STEPS_BUCKETS: Final = (2, 25, 125, 250, 500, 750, 1125, 1500, 2250, 3000, 4500)
 """moshi-server's, from less than a fifth of a second to six minutes."""
 
 KINDS: Final = ("live", "file")
+DONE: Final = "done"
+"""Code of sessions that ended without an error."""
 REFUSALS: Final = (NoFreeSlotError.code, RestartingError.code)
-ENDS: Final = ("done", WorkerLostError.code, RestartingError.code, SlowConsumerError.code)
+ENDS: Final = (DONE, WorkerLostError.code, RestartingError.code, SlowConsumerError.code)
 """Codes that alarms are set on: counted from 0, for a series that begins at 1 is no increase to Prometheus."""
 
 LAG_BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -48,7 +50,9 @@ class GatewayMetrics:
         self._closed = counter(
             "sessions_closed", "Sessions that ended, by kind and error code (done: none).", "kind", "code"
         )
-        self._refused = counter("sessions_refused", "Sessions that never got a slot, by kind and code.", "kind", "code")
+        self._refused = counter(
+            "sessions_refused", "Sessions and files that never got a slot, by kind and error code.", "kind", "code"
+        )
         for kind in KINDS:
             self._opened.labels(kind)
             for code in ENDS:
@@ -91,7 +95,7 @@ class GatewayMetrics:
         self._closed.labels(kind, code).inc()
 
     def session_refused(self, kind: str, *, code: str) -> None:
-        """Count a session that ended before it had a slot."""
+        """Count a session that ended before it had a slot, or a file that was refused before it asked for one."""
         self._refused.labels(kind, code).inc()
 
     def audio_received(self, seconds: float, *, key: str) -> None:

@@ -111,6 +111,13 @@ class IdleClientError(AsrError):
     http_status = 408
 
 
+class ClientGoneError(AsrError):
+    """The client closed the connection; nobody will read this."""
+
+    code = "client_gone"
+    http_status = 499
+
+
 class NoFreeSlotError(AsrError):
     """Every slot of every worker is taken. The text is moshi-server's: clients compare it."""
 
@@ -124,11 +131,9 @@ class NoFreeSlotError(AsrError):
 
 
 class SlowConsumerError(AsrError):
-    """The client does not read what it is sent."""
+    """The client does not read what it is sent; it is not told so, the connection is cut."""
 
     code = "slow_consumer"
-    close_code = 1013
-    http_status = 408
 
 
 class WorkerLostError(AsrError):

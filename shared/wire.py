@@ -36,10 +36,12 @@ from shared.wire_fields import (
     MAX_TEXT_CHARS,
     OPEN_FIELDS,
     RESUME_FIELDS,
-    SCALARS_BY_KIND,
     SCALARS_BY_TYPE,
     STEPS_FIELDS,
+    TO_GATEWAY_BY_KIND,
+    TO_WORKER_BY_KIND,
     Kind,
+    Scalars,
     read_fields,
 )
 
@@ -123,11 +125,8 @@ def decode_to_worker(parts: Parts) -> ToWorker:
             return _decode_audio(parts, values)
         case Kind.OPEN:
             return _decode_open(parts, values)
-        case Kind.HELLO | Kind.MARKER | Kind.FLUSH | Kind.RESET | Kind.CLOSE | Kind.HEARTBEAT:
-            return cast("ToWorker", _decode_scalars(kind, parts, values))
         case _:
-            message = f"a worker is not sent {kind.name}"
-            raise LinkError(message)
+            return cast("ToWorker", _decode_scalars("worker", TO_WORKER_BY_KIND, kind, parts, values))
 
 
 def decode_to_gateway(parts: Parts) -> ToGateway:
@@ -140,11 +139,8 @@ def decode_to_gateway(parts: Parts) -> ToGateway:
     match kind:
         case Kind.STEP_BLOCK:
             return _decode_steps(parts, values)
-        case Kind.WELCOME | Kind.UNWELCOME | Kind.READY | Kind.REJECT | Kind.LOAD | Kind.EVICT | Kind.CLOSED:
-            return cast("ToGateway", _decode_scalars(kind, parts, values))
         case _:
-            message = f"a gateway is not sent {kind.name}"
-            raise LinkError(message)
+            return cast("ToGateway", _decode_scalars("gateway", TO_GATEWAY_BY_KIND, kind, parts, values))
 
 
 def _split(parts: Parts) -> tuple[Kind, list[Any]]:
@@ -177,9 +173,12 @@ def _expect_parts(parts: Parts, n_parts: int) -> None:
         raise LinkError(message)
 
 
-def _decode_scalars(kind: Kind, parts: Parts, values: list[Any]) -> Any:
+def _decode_scalars(receiver: str, known: dict[Kind, Scalars], kind: Kind, parts: Parts, values: list[Any]) -> Any:
+    scalars = known.get(kind)
+    if scalars is None:
+        message = f"a {receiver} is not sent {kind.name}"
+        raise LinkError(message)
     _expect_parts(parts, 1)
-    scalars = SCALARS_BY_KIND[kind]
     return scalars.type(**read_fields(scalars.type.__name__, scalars.checks, values))
 
 

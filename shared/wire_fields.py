@@ -122,7 +122,7 @@ class Scalars:
     checks: dict[str, Check]
 
 
-SCALARS: Final = (
+TO_WORKER: Final = (
     Scalars(Kind.HELLO, Hello, {"version": _count, "gateway": _text}),
     Scalars(Kind.MARKER, Marker, {**_ROUTE, "id": _ID, "frame": _frame}),
     Scalars(
@@ -133,6 +133,8 @@ SCALARS: Final = (
     Scalars(Kind.RESET, Reset, {**_ROUTE, "id": _optional(_ID), "restart": _boolean, "frame": _frame}),
     Scalars(Kind.CLOSE, Close, _ROUTE),
     Scalars(Kind.HEARTBEAT, Heartbeat, {}),
+)
+TO_GATEWAY: Final = (
     Scalars(
         Kind.WELCOME,
         Welcome,
@@ -171,8 +173,9 @@ SCALARS: Final = (
     Scalars(Kind.EVICT, Evict, {**_ROUTE, "code": _text, "reason": _text}),
     Scalars(Kind.CLOSED, Closed, _ROUTE),
 )
-SCALARS_BY_TYPE: Final = {scalars.type: scalars for scalars in SCALARS}
-SCALARS_BY_KIND: Final = {scalars.kind: scalars for scalars in SCALARS}
+SCALARS_BY_TYPE: Final = {scalars.type: scalars for scalars in (*TO_WORKER, *TO_GATEWAY)}
+TO_WORKER_BY_KIND: Final = {scalars.kind: scalars for scalars in TO_WORKER}
+TO_GATEWAY_BY_KIND: Final = {scalars.kind: scalars for scalars in TO_GATEWAY}
 
 OPEN_FIELDS: Final[dict[str, Check]] = {
     **_ROUTE,

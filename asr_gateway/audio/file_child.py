@@ -6,10 +6,10 @@ nobody reads:
 
     kind (1 byte) | length (4 bytes, little endian) | payload
 
-    INFO {rate, channels, format, duration_s}    first, once the header is understood
-    PCM  float32 samples at 24 kHz, mono          any number
-    DONE {}                                       last, if all went well
-    ERROR {code, message}                         last, if not
+    BEGUN {}                                first, once the header is understood
+    PCM   float32 samples at 24 kHz, mono   any number
+    DONE  {}                                last, if all went well
+    ERROR {code, message}                   last, if not
 
 soundfile and soxr do the work: librosa's own loader is the same two behind an import of numba that takes seconds, and
 what it reads beyond them goes through programs that need not be there.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HEADER: Final = struct.Struct("<cI")
-INFO: Final = b"I"
+BEGUN: Final = b"B"
 PCM: Final = b"P"
 DONE: Final = b"D"
 ERROR: Final = b"E"
@@ -95,13 +95,11 @@ def decode(source: int, out: IO[bytes], limits: ChildLimits) -> None:
         message = f"the body is no audio file that can be read ({_reason(error)}); {READABLE}"
         raise _RefusedError(BAD_AUDIO, message) from error
     with file:
-        n_frames = file.frames if file.frames < _UNKNOWN_FRAMES else None
+        n_frames = file.frames if file.frames < _UNKNOWN_FRAMES else 0
         if problem := header_problem(file.samplerate, file.channels):
             raise _RefusedError(BAD_AUDIO, problem)
-        duration_s = None if n_frames is None else n_frames / file.samplerate
-        _check_length(duration_s or 0.0, limits)
-        info = {"rate": file.samplerate, "channels": file.channels, "format": file.format, "duration_s": duration_s}
-        _write(out, INFO, json.dumps(info).encode())
+        _check_length(n_frames / file.samplerate, limits)
+        _write(out, BEGUN, b"{}")
         _decode_blocks(file, out, limits)
 
 

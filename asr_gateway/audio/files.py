@@ -51,17 +51,6 @@ class FileLimits:
     max_memory_bytes: int = DEFAULT_MEMORY_BYTES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileInfo:
-    """What the header of a file says."""
-
-    rate: int
-    channels: int
-    format: str
-    duration_s: float | None
-    """None where the format does not tell."""
-
-
 class FileDecoder:
     """One file being decoded; made by ``open_decoder``."""
 
@@ -71,29 +60,24 @@ class FileDecoder:
         self._limits = limits
         self._spent_s = 0.0
 
-    async def read_info(self) -> FileInfo:
-        """Return what the header says; to be called once, first.
+    async def begin(self) -> None:
+        """Wait until the header of the file is understood; to be called once, first.
 
         Raises:
             BadAudioError: this is no audio, or none that is allowed.
             MessageTooLargeError: the file says that it is too long.
             DecodeTimeoutError: the child took too long.
         """
-        kind, payload = await self._next_message()
-        if kind != file_child.INFO:
+        kind, _ = await self._next_message()
+        if kind != file_child.BEGUN:
             what = f"began with a message of kind {kind!r}"
             raise _broken(what)
-        try:
-            return FileInfo(**json.loads(payload))
-        except (ValueError, TypeError) as error:
-            what = "described the file wrongly"
-            raise _broken(what) from error
 
     async def chunks(self) -> AsyncIterator[NDArray[np.float32]]:
         """Yield the audio in chunks ``[n]``, n <= 16384, 24 kHz mono.
 
         Raises:
-            As ``read_info``.
+            As ``begin``.
         """
         # The child keeps this limit itself; a child that was taken over by its input does not.
         left = ceil((self._limits.max_audio_s + 1) * SAMPLE_RATE)

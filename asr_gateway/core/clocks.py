@@ -58,10 +58,11 @@ class ClientClocks:
 
     def __init__(self, limits: ClockLimits, now: float) -> None:
         self._limits = limits
-        # What ``heard``, ``understood`` and ``sent`` set; where every call counts, they are set without.
+        # What ``heard`` and ``understood`` set; where every call counts, they are set without.
         self.heard_at = now
         self.understood_at = now
         self.sent_at = now
+        """Set by whoever sends something."""
         self._pinged_at = now
         self._paused_at: float | None = None
         self._full_since: float | None = None
@@ -79,10 +80,6 @@ class ClientClocks:
         """A well-formed message arrived."""
         self.heard_at = now
         self.understood_at = now
-
-    def sent(self, now: float) -> None:
-        """Something was sent."""
-        self.sent_at = now
 
     def pause(self, now: float) -> None:
         """The server stops reading this client."""

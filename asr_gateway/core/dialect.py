@@ -5,7 +5,7 @@ Sessions and shells know this protocol only; ``dialects/`` holds the implementat
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,10 @@ class Dialect(Protocol):
 
     def event(self, event: StepEvent) -> bytes:
         """Encode a word, the end of a word, or the answer to a marker, flush or reset."""
+        ...
+
+    def fields(self, event: StepEvent) -> dict[str, Any]:
+        """Return what the message that ``event`` encodes holds, for answers that are JSON."""
         ...
 
     def error(self, error: AsrError) -> bytes:

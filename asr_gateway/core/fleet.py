@@ -77,7 +77,6 @@ class Fleet:
 
     def __init__(self, config: GatewayConfig, random: Random) -> None:
         self._wait_s = {SessionKind.LIVE: config.slot_wait_s, SessionKind.FILE: config.file_wait_s}
-        self._file_queue_length = config.file_queue_length
         self._random = random
         self._workers: dict[WorkerId, _Worker] = {}
         self._liveness: Liveness[WorkerId] = Liveness()
@@ -140,10 +139,8 @@ class Fleet:
         deadline = now + self._wait_s[kind]
         request = _Request(number=self._n_requests, session=session, module=module, kind=kind, deadline=deadline)
         self._sessions[session] = request
-        queue = self._queues.setdefault((module, kind), deque())
-        if kind is SessionKind.FILE and len(queue) >= self._file_queue_length:
-            return [self._refuse(request)]
-        queue.append(request)
+        # Nobody bounds the queue here: ``Dispatch`` counts the sessions, and ``FileTranscriber`` the files that wait.
+        self._queues.setdefault((module, kind), deque()).append(request)
         return self._serve(module, now)
 
     def granted(self, session: SessionId) -> None:

@@ -290,6 +290,21 @@ def event(event: StepEvent) -> bytes:
             return _RESET_DONE + bytes(msgpack.packb(event.id))
 
 
+def fields(event: StepEvent) -> dict[str, Any]:
+    """Return what the message that ``event`` encodes holds, in its order: the answer to a file lists such maps."""
+    match event.kind:
+        case EventKind.WORD:
+            return {"type": "Word", "text": event.text, "start_time": event.time_s}
+        case EventKind.END_WORD:
+            return {"type": "EndWord", "stop_time": event.time_s}
+        case EventKind.MARKER:
+            return {"type": "Marker", "id": event.id}
+        case EventKind.FLUSHED:
+            return {"type": "Flushed", "id": event.id}
+        case EventKind.RESET_DONE:
+            return {"type": "ResetDone", "id": event.id}
+
+
 def error(error: AsrError) -> bytes:
     """Encode why the session ends: ``message`` for people and moshi-server's clients, ``code`` for programs."""
     return bytes(msgpack.packb({"type": "Error", "message": str(error), "code": error.code}))

@@ -8,7 +8,7 @@
 A shell that has a client opens a ``Stream`` for it and is called back through its ``Listener``. For whole files there
 is an awaitable front, ``FileStream``:
 
-    async with await dispatch.open_file("asr") as stream:   # waits its turn; NoFreeSlotError, RestartingError
+    async with dispatch.open_file("asr") as stream:         # waits its turn; NoFreeSlotError, RestartingError
         async for pcm in audio:
             await stream.push(pcm)             # float32 [n], 24 kHz mono; waits while the session is full
         await stream.finish()                  # end of audio: flush
@@ -57,8 +57,6 @@ from shared.units import SessionId
 
 PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
-DONE: Final = "done"
-"""Code of sessions that ended without an error."""
 
 
 class Dispatch:
@@ -134,36 +132,35 @@ class Dispatch:
             self._refuse(kind, RestartingError("this gateway is shutting down"))
 
     def _refuse(self, kind: SessionKind, error: AsrError) -> NoReturn:
-        self._metrics.session_refused(kind.name.lower(), code=error.code)
+        self._count_refused(kind, error.code)
         raise error
 
-    async def open_file(self, module: str) -> FileStream:
-        """Wait for a slot for a whole file, first come, first served.
+    def _count_refused(self, kind: SessionKind, code: str) -> None:
+        # Files are counted by their route: most of those that it refuses have not come as far as this.
+        if kind is SessionKind.LIVE:
+            self._metrics.session_refused(kind.name.lower(), code=code)
+
+    def open_file(self, module: str) -> FileStream:
+        """Ask for a slot for a whole file, first come, first served; entering what is returned waits for it.
 
         Raises:
-            NoFreeSlotError: the queue is full, or the wait took too long.
-            RestartingError: the gateway has drained for as long as it may.
+            NoFreeSlotError: the gateway has as many sessions as it may have. Entering: the wait took too long.
+            RestartingError: entering: the gateway has drained for as long as it may.
         """
         front = FileStream()
-        stream = self.open(module=module, kind=SessionKind.FILE, listener=front)
-        try:
-            await front.opened(stream, close=self.close)
-        except BaseException:
-            self.close(stream)
-            raise
+        front.opened(self.open(module=module, kind=SessionKind.FILE, listener=front), close=self.close)
         return front
 
-    def close(self, stream: Stream, *, code: str = DONE) -> None:
-        """End a session; closing twice does nothing. ``code`` tells the metrics why."""
+    def close(self, stream: Stream, *, code: str) -> None:
+        """End a session; closing twice does nothing. ``code`` tells the metrics why: an error's, or ``done``."""
         session = stream.session
         if self._streams.pop(session.id, None) is None:
             return
         self._fleet.released(session.id)
-        kind = session.kind.name.lower()
         if session.state is SessionState.WAITING:
-            self._metrics.session_refused(kind, code=code)
+            self._count_refused(session.kind, code)
         else:
-            self._metrics.session_closed(kind, code=code, n_steps=session.frames_stepped)
+            self._metrics.session_closed(session.kind.name.lower(), code=code, n_steps=session.frames_stepped)
         close = session.close()
         if close is not None and stream.link is not None and stream.link.is_welcome:
             stream.link.send(close)
@@ -206,6 +203,7 @@ class Dispatch:
             case Welcome():
                 if not link.welcome():
                     self.link_lost(link, "it began anew")
+                link.worker = message.worker
                 self._log.info(WORKER_JOINED, endpoint=link.endpoint, worker=message.worker, module=message.module)
                 if message.module not in self._prefix_frames:
                     # No reason to part: it just gets no session. But somebody may wait for it to get one.
@@ -223,11 +221,15 @@ class Dispatch:
 
     def link_lost(self, link: WorkerLink, reason: str) -> None:
         """A connection broke: the sessions on it are lost."""
-        self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason=reason)
-        self._metrics.worker_lost(link.label)
+        self._note_lost(link, reason)
         self._perform(self._fleet.lost(link.endpoint, self._now()))
 
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _note_lost(self, link: WorkerLink, reason: str) -> None:
+        # Clients are told no names and addresses: who wants to know which worker a session had finds it by these.
+        self._log.warning(WORKER_LOST, endpoint=link.endpoint, worker=link.worker, reason=reason)
+        self._metrics.worker_lost(link.label)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -267,15 +269,14 @@ class Dispatch:
             match action:
                 case OpenSlot():
                     stream, link = self._streams[action.session], self.links[action.worker]
-                    stream.link = link
+                    stream.link, stream.worker = link, link.worker
                     link.send(stream.session.opening())
                 case RefuseSession() | EndSession():
                     stream = self._streams[action.session]
                     self._end(stream, action.error)
                 case DropWorker():
                     link = self.links[action.worker]
-                    self._log.warning(WORKER_LOST, endpoint=link.endpoint, reason="it was silent past its deadline")
-                    self._metrics.worker_lost(link.label)
+                    self._note_lost(link, "it was silent past its deadline")
                     link.reopen()
 
     def _end(self, stream: Stream, error: AsrError) -> None:

@@ -14,25 +14,27 @@ from numpy.typing import NDArray
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.core.session import SessionState
 from asr_gateway.io.stream import Stream
-from shared.errors import AsrError
+from asr_gateway.metrics import DONE
+from shared.errors import AsrError, ClientGoneError
 from shared.messages import EventKind, StepEvent
 
 
 class CloseStream(Protocol):
     """Ends a session."""
 
-    def __call__(self, stream: Stream, *, code: str = ...) -> None:
-        """End it; ``code`` tells the metrics why, if there was an error."""
+    def __call__(self, stream: Stream, *, code: str) -> None:
+        """End it; ``code`` tells the metrics why."""
         ...
 
 
 class FileStream:
-    """One file's session. Only ``Dispatch.open_file`` makes one."""
+    """One file's session. Only ``Dispatch.open_file`` makes one; entering it waits for the slot."""
 
     def __init__(self) -> None:
         self._stream: Stream | None = None
         self._close: CloseStream | None = None
-        self._is_ready = False
+        self.has_slot = False
+        """Whether the session has, or had, its slot."""
         # Bounded by the length of the file, which its route limits: words are its answer, not a buffer.
         self._events: deque[StepEvent] = deque()
         self._error: AsrError | None = None
@@ -40,16 +42,29 @@ class FileStream:
 
     # --- for whoever has the file -------------------------------------------------------------------------
 
-    async def opened(self, stream: Stream, close: CloseStream) -> None:
+    async def __aenter__(self) -> Self:
         """Wait until the session has its slot.
 
         Raises:
             AsrError: it will not get one.
         """
-        self._stream, self._close = stream, close
-        self._raise_error()
-        while not self._is_ready:
-            await self._change()
+        try:
+            self._raise_error()
+            while not self.has_slot:
+                await self._change()
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end(error)
+
+    def place(self) -> dict[str, int | str]:
+        """Return where it is transcribed; see ``Stream.place``."""
+        return self._opened_stream().place()
 
     async def push(self, pcm: NDArray[np.float32]) -> None:
         """Append samples ``[n]`` (24 kHz mono, finite), then wait while the session is full.
@@ -84,18 +99,11 @@ class FileStream:
             await self._change()
         return self._events.popleft()
 
-    async def __aenter__(self) -> Self:
-        return self
+    # --- for the dispatch ---------------------------------------------------------------------------------
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._stream is None or self._close is None:
-            return
-        if isinstance(error, AsrError):
-            self._close(self._stream, code=error.code)
-        else:
-            self._close(self._stream)
+    def opened(self, stream: Stream, close: CloseStream) -> None:
+        """The session has begun; it waits for its slot, or was refused already."""
+        self._stream, self._close = stream, close
 
     # --- Listener -----------------------------------------------------------------------------------------
 
@@ -106,7 +114,7 @@ class FileStream:
 
     def ready(self) -> None:
         """The session has its slot."""
-        self._is_ready = True
+        self.has_slot = True
         self._changed.set()
 
     def step(self, step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> None:
@@ -133,6 +141,10 @@ class FileStream:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    def _end(self, error: BaseException | None) -> None:
+        if self._close is not None:
+            self._close(self._opened_stream(), code=_code(error))
+
     def _opened_stream(self) -> Stream:
         assert self._stream is not None, "a FileStream comes from Dispatch.open_file"
         return self._stream
@@ -145,3 +157,16 @@ class FileStream:
         self._changed.clear()
         await self._changed.wait()
         self._raise_error()
+
+
+def _code(error: BaseException | None) -> str:
+    match error:
+        case None:
+            return DONE
+        case AsrError():
+            return error.code
+        case asyncio.CancelledError():
+            # What ends a file from outside for another reason ends its session first.
+            return ClientGoneError.code
+        case _:
+            return AsrError.code

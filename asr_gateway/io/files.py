@@ -14,20 +14,22 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import IO, Any, Final, TypeVar
 
 import structlog
 from aiohttp import HttpVersion11, web
 
 from asr_gateway.audio.files import FileDecoder, FileLimits, open_decoder
+from asr_gateway.core.dialect import Dialect
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.http import authenticate, error_response
-from asr_gateway.io.spool import BodyLimits, ClientGoneError, spooled_body
+from asr_gateway.io.spool import BodyLimits, spooled_body
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
-from shared.errors import AsrError, BadMessageError, NoFreeSlotError, UnsupportedEncodingError
+from shared.errors import AsrError, BadMessageError, ClientGoneError, NoFreeSlotError, UnsupportedEncodingError
 from shared.log_events import FILE_REFUSED, FILE_TRANSCRIBED
 from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import SAMPLE_RATE
@@ -39,6 +41,7 @@ START_WITHIN_S: Final = 5.0
 ORDER_WAIT_S: Final = 2.0
 """How long a file waits for those before it to ask for their slots."""
 _GONE_CHECK_S: Final = 0.25
+_FILE: Final = SessionKind.FILE.name.lower()
 
 _T = TypeVar("_T")
 
@@ -53,18 +56,36 @@ class _Line:
         self.newest_turn.set()
 
 
+@dataclass(slots=True)
+class _Post:
+    """One request, as far as it got."""
+
+    key: str = ""
+    """Label of its key, once that is known."""
+    stream: FileStream | None = None
+    """Once it has asked for a slot."""
+
+    def place(self) -> dict[str, int | str]:
+        """Return what lines of the log say of where it was transcribed."""
+        return {} if self.stream is None else self.stream.place()
+
+
 class FileTranscriber:
     """Answers the POST requests of one gateway process.
 
     Args:
         dispatch: where sessions come from.
+        dialect: how answers say what was heard.
         config: limits.
         keys: who may send files.
         metrics: where requests are counted.
     """
 
-    def __init__(self, *, dispatch: Dispatch, config: GatewayConfig, keys: KeyRing, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, *, dispatch: Dispatch, dialect: Dialect, config: GatewayConfig, keys: KeyRing, metrics: GatewayMetrics
+    ) -> None:
         self._dispatch = dispatch
+        self._dialect = dialect
         self._config = config
         self._keys = keys
         self._metrics = metrics
@@ -95,7 +116,7 @@ class FileTranscriber:
             self._check_headers(request)
             self._check_line()
         except AsrError as error:
-            return self._refused(error)
+            return self._refused(error, _Post())
         if request.version >= HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # What was written is no part of the answer.
@@ -104,23 +125,27 @@ class FileTranscriber:
 
     async def handle(self, request: web.Request, module: str) -> web.Response:
         """Answer one request for the module called ``module``."""
+        post = _Post()
         try:
-            key = self._check_headers(request)
+            post.key = self._check_headers(request)
             with ExitStack() as place:
                 # Taken before anything is waited for: requests that come together all find the same number waiting.
                 place.enter_context(self._in_line())
-                words = await self._unless_ended(request, self._transcribe(request, module, key, place))
+                events = await self._unless_ended(request, self._transcribe(request, module, post, place))
         except AsrError as error:
-            return self._refused(error)
-        answer = web.json_response(words)
+            return self._refused(error, post)
+        answer = web.json_response([self._dialect.fields(event) for event in events])
         self._metrics.post_answered(200)
-        self._metrics.words_sent(sum(message["type"] == "Word" for message in words))
+        self._metrics.words_sent(sum(event.kind is EventKind.WORD for event in events))
         self._metrics.bytes_sent(answer.content_length or 0)
         return answer
 
-    def _refused(self, error: AsrError) -> web.Response:
+    def _refused(self, error: AsrError, post: _Post) -> web.Response:
         self._metrics.post_answered(error.http_status)
-        self._log.info(FILE_REFUSED, code=error.code, reason=str(error))
+        if post.stream is None or not post.stream.has_slot:
+            # Else the dispatch has counted the session as one that ended.
+            self._metrics.session_refused(_FILE, code=error.code)
+        self._log.info(FILE_REFUSED, code=error.code, **post.place(), reason=str(error))
         return error_response(error)
 
     def _check_headers(self, request: web.Request) -> str:
@@ -146,11 +171,11 @@ class FileTranscriber:
             message = f"{self._n_waiting} files are waiting already, and at most {self._config.file_queue_length} may"
             raise NoFreeSlotError(message)
 
-    async def _transcribe(self, request: web.Request, module: str, key: str, place: ExitStack) -> list[dict[str, Any]]:
+    async def _transcribe(self, request: web.Request, module: str, post: _Post, place: ExitStack) -> list[StepEvent]:
         async with AsyncExitStack() as stack:
             file = await stack.enter_async_context(spooled_body(request, self._body_limits))
             self._metrics.bytes_received(file.tell())
-            decoder, stream = await self._get_turn(stack, file, module)
+            decoder, stream = await self._get_turn(stack, file, module, post)
             place.close()
             clock = asyncio.get_running_loop().time
             begun, audio_s = clock(), 0.0
@@ -159,12 +184,13 @@ class FileTranscriber:
                     await stream.push(pcm)
                     audio_s += len(pcm) / SAMPLE_RATE
                 await stream.finish()
-                messages = [_message(event) async for event in stream]
+                events = [event async for event in stream]
             finally:
-                self._metrics.audio_received(audio_s, key=key)
+                self._metrics.audio_received(audio_s, key=post.key)
         wall_s = clock() - begun
-        self._log.info(FILE_TRANSCRIBED, client=key, audio_s=round(audio_s, 2), wall_s=round(wall_s, 2))
-        return messages
+        facts = {"audio_s": round(audio_s, 2), "wall_s": round(wall_s, 2)}
+        self._log.info(FILE_TRANSCRIBED, client=post.key, **post.place(), **facts)
+        return events
 
     async def _unless_ended(self, request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns, but give it up when the client closes the connection, or at ``end_all``.
@@ -209,7 +235,9 @@ class FileTranscriber:
             self._n_waiting -= 1
             self._metrics.file_queue_changed(self._n_waiting)
 
-    async def _get_turn(self, stack: AsyncExitStack, file: IO[bytes], module: str) -> tuple[FileDecoder, FileStream]:
+    async def _get_turn(
+        self, stack: AsyncExitStack, file: IO[bytes], module: str, post: _Post
+    ) -> tuple[FileDecoder, FileStream]:
         """Start the decoder, see that there is audio, then wait for a slot: first come, first served.
 
         Raises:
@@ -222,11 +250,12 @@ class FileTranscriber:
             # The wait for a slot is the fleet's to end: none at all is enough for a file that finds one free.
             async with asyncio.timeout(self._config.file_wait_s + START_WITHIN_S), line.starting:
                 decoder = await stack.enter_async_context(open_decoder(file, self._file_limits))
-                await decoder.read_info()
+                await decoder.begin()
                 await _wait_briefly(turn_before)
                 # Whoever waits for this turn wakes up after open_file() has taken its place in the queue.
                 turn.set()
-                stream = await stack.enter_async_context(await self._dispatch.open_file(module))
+                post.stream = self._dispatch.open_file(module)
+                stream = await stack.enter_async_context(post.stream)
         except TimeoutError:
             message = f"no slot became free within {self._config.file_wait_s:g} s"
             raise NoFreeSlotError(message) from None
@@ -240,10 +269,3 @@ async def _wait_briefly(turn: asyncio.Event) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(ORDER_WAIT_S):
             await turn.wait()
-
-
-def _message(event: StepEvent) -> dict[str, Any]:
-    if event.kind is EventKind.WORD:
-        return {"type": "Word", "text": event.text, "start_time": event.time_s}
-    assert event.kind is EventKind.END_WORD, "a file asks for no markers"
-    return {"type": "EndWord", "stop_time": event.time_s}

@@ -16,7 +16,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from asr_gateway.io.threads import NoThreadError, in_thread
-from shared.errors import AsrError, BadMessageError, MessageTooLargeError, SlowBodyError
+from shared.errors import AsrError, BadMessageError, ClientGoneError, MessageTooLargeError, SlowBodyError
 
 _WRITE_BYTES: Final = 256 << 10
 
@@ -27,13 +27,6 @@ class SpoolFullError(AsrError):
     code = "spool_full"
     retry = True
     http_status = 503
-
-
-class ClientGoneError(AsrError):
-    """The client closed the connection; nobody will read this."""
-
-    code = "client_gone"
-    http_status = 499
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,13 @@
 """What a gateway says about itself: build, modules, metrics, health."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
 
 from asr_gateway.core.modules import ServedModule
-from asr_gateway.core.scrape import scrape_target
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.http import build_info
 from asr_gateway.io.names import Resolver
@@ -27,16 +26,16 @@ class StatusRoutes:
         dispatch: what is asked.
         modules: what is served.
         metrics: this process's.
-        scrape: of the metrics of workers, which ``/metrics`` includes: ``URL``, or ``NAME=URL`` to label them so.
+        scrape: URLs of the metrics of workers, which ``/metrics`` includes, by the label that they get.
     """
 
     def __init__(
-        self, *, dispatch: Dispatch, modules: Sequence[ServedModule], metrics: GatewayMetrics, scrape: Sequence[str]
+        self, *, dispatch: Dispatch, modules: Sequence[ServedModule], metrics: GatewayMetrics, scrape: Mapping[str, str]
     ) -> None:
         self._dispatch = dispatch
         self._modules = modules
         self._metrics = metrics
-        self._targets = [scrape_target(source) for source in scrape]
+        self._targets = scrape
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -93,8 +92,8 @@ class StatusRoutes:
     async def _metrics_text(self, _: web.Request) -> web.Response:
         own = self._metrics.render()
         if self._targets:
-            texts = await asyncio.gather(*[scraped(url) for _, url in self._targets])
-            own = merge(own, {name: text for (name, _), text in zip(self._targets, texts, strict=True) if text})
+            texts = await asyncio.gather(*[scraped(url) for url in self._targets.values()])
+            own = merge(own, {name: text for name, text in zip(self._targets, texts, strict=True) if text})
         return web.Response(body=own, headers={"Content-Type": CONTENT_TYPE})
 
 

@@ -51,15 +51,22 @@ class Stream:
     The methods raise BadMessageError where the session does (too many requests under way).
     """
 
-    __slots__ = ("is_starved", "link", "listener", "session")
+    __slots__ = ("is_starved", "link", "listener", "session", "worker")
 
     def __init__(self, *, session: Session, listener: Listener) -> None:
         self.session = session
         self.listener = listener
         self.link: WorkerLink | None = None
         """The worker that was asked for a slot, or has given one."""
+        self.worker = ""
+        """What that worker called itself then: another may be behind the link when the session ends."""
         self.is_starved = False
         """The listener was told to stop reading and waits for ``has_room``."""
+
+    def place(self) -> dict[str, int | str]:
+        """Return what lines of the log say of where the session was: its id, and the worker if one was asked."""
+        session: dict[str, int | str] = {"session": self.session.id}
+        return {**session, "worker": self.worker} if self.worker else session
 
     def audio(self, pcm: NDArray[np.float32]) -> bool:
         """Append samples; return whether more may be read, else ``has_room`` will be called."""

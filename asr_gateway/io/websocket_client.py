@@ -6,7 +6,8 @@ event loop's thread.
     reading   websocket_frames.py ─► websocket_reader.py ─► Stream             (not while the session is full)
     writing   Listener ─► dialect ─► websocket_writer.py ─► transport         (while it is full, no audio goes out)
     ending    Error, Close frame; then what still comes is read and dropped until the client closes, at most one
-              second: closing at once would make TCP throw the Error away. Nor has a client that closed longer to read
+              second: closing at once would make TCP throw the Error away. Nor has a client that closed longer to read.
+              One that does not read at all is cut off without a word
 """
 
 import asyncio
@@ -19,12 +20,19 @@ from asr_gateway.core.clocks import ClientClocks, Verdict
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.io import server_frames
 from asr_gateway.io.aiohttp_socket import Socket
-from asr_gateway.io.dispatch import DONE
 from asr_gateway.io.live_service import LiveService, Usage
 from asr_gateway.io.stream import Stream
 from asr_gateway.io.websocket_reader import WebSocketReader
 from asr_gateway.io.websocket_writer import WebSocketWriter
-from shared.errors import AsrError, BadProtocolError, IdleClientError, MessageTooLargeError, SlowConsumerError
+from asr_gateway.metrics import DONE
+from shared.errors import (
+    AsrError,
+    BadProtocolError,
+    ClientGoneError,
+    IdleClientError,
+    MessageTooLargeError,
+    SlowConsumerError,
+)
 from shared.log_events import SESSION_CLOSED, SESSION_REFUSED
 from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import SAMPLE_RATE
@@ -118,10 +126,11 @@ class WebSocketClient:
             case Verdict.PING:
                 self._writer.write(server_frames.PING)
             case Verdict.SILENT:
-                # Nobody is there to be told. aiohttp would leave the socket as it is, with all that it still holds.
-                self._abort(IdleClientError("nothing was heard from the client"))
+                # Told in case that somebody is there after all. aiohttp would leave the socket with all that it holds.
+                self.fail(self._silent(now))
+                self._transport.abort()
             case Verdict.SLOW:
-                self._abort(SlowConsumerError("slow consumer"))
+                self._cut(self._slow())
             case Verdict.IDLE:
                 limit_s = self._service.config.idle_client_s
                 self.fail(IdleClientError(f"no message for {limit_s:g} s"))
@@ -132,9 +141,23 @@ class WebSocketClient:
             self._service.dispatch.close(self.stream, code=error.code)
         self.ended(error)
 
-    def _abort(self, error: AsrError) -> None:
-        self.fail(error)
+    def _cut(self, error: AsrError) -> None:
+        # Without an Error: it would lie behind all that the client does not read, and be thrown away with it.
+        if self.stream is not None:
+            self._service.dispatch.close(self.stream, code=error.code)
+        self._end(error)
         self._transport.abort()
+
+    def _silent(self, now: float) -> IdleClientError:
+        silent_s, limit_s = now - self._clocks.heard_at, self._service.config.silent_client_s
+        return IdleClientError(
+            f"nothing was heard from the client for {silent_s:.1f} s, at most {limit_s:g} s may pass"
+        )
+
+    def _slow(self) -> SlowConsumerError:
+        config, n_bytes = self._service.config, self._transport.get_write_buffer_size()
+        limit = f"more than {config.output_buffer_bytes} may wait for at most {config.slow_consumer_s:g} s"
+        return SlowConsumerError(f"the client left {n_bytes} bytes of output unread, {limit}")
 
     # --- Listener -----------------------------------------------------------------------------------------
 
@@ -162,6 +185,9 @@ class WebSocketClient:
             return
         self._send(self._dialect.error(error))
         self._writer.write(server_frames.close(error.close_code, str(error)))
+        self._end(error)
+
+    def _end(self, error: AsrError) -> None:
         # Without its traceback: that would keep the message that it complains of.
         self._error = error.with_traceback(None)
         self.is_over = self._writer.is_closed = True
@@ -209,24 +235,31 @@ class WebSocketClient:
     def finish(self) -> None:
         """Give the slot back and leave one line in the log."""
         self._abort_soon()
-        code = DONE if self._error is None else self._error.code
+        code = self._end_code()
         reason = {} if self._error is None else {"reason": str(self._error)}
         log = structlog.get_logger()
+        place = {} if self.stream is None else self.stream.place()
         if self.stream is not None:
-            self._service.dispatch.close(self.stream)
+            self._service.dispatch.close(self.stream, code=code)
         self.report()
         if not self._was_ready:
-            log.info(SESSION_REFUSED, kind=_LIVE, code=code, **reason)
+            log.info(SESSION_REFUSED, kind=_LIVE, code=code, **place, **reason)
             return
         log.info(
             SESSION_CLOSED,
             kind=_LIVE,
             code=code,
             client=self._key,
+            **place,
             audio_s=round(self._used.samples / SAMPLE_RATE, 2),
             words_count=self._used.words,
             **reason,
         )
+
+    def _end_code(self) -> str:
+        if self._error is not None:
+            return self._error.code
+        return DONE if self._was_ready else ClientGoneError.code
 
     def _abort_soon(self) -> None:
         # Never cancelled: a transport that was closed waits for ever for a client that does not read what is left.

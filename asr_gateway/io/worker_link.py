@@ -76,6 +76,8 @@ class WorkerLink:
         self.endpoint = endpoint
         self.label = label
         """What metrics call the worker."""
+        self.worker = ""
+        """What the worker that said Welcome last calls itself, for logs."""
         self.is_welcome = False
         """Whether the worker has said Welcome on this connection."""
         self.n_received = 0

@@ -66,7 +66,6 @@ class WorkerLinks:
         if link is not None:
             del self._links[endpoint]
             link.close()
-            self._metrics.worker_lost(link.label)
             self._metrics.worker_forgotten(link.label)
         return True
 

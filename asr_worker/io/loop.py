@@ -232,7 +232,8 @@ class Loop:
                 self._metrics.words_recognised(words)
             case Evict():
                 self._metrics.session_evicted(message.code)
-                self._log.warning(SESSION_EVICTED, session=message.session, code=message.code, reason=message.reason)
+                told = {"session": message.session, "gateway": _printable(routing_id)}
+                self._log.warning(SESSION_EVICTED, **told, code=message.code, reason=message.reason)
             case Reject():
                 self._metrics.session_rejected(message.reason)
             case Unwelcome():

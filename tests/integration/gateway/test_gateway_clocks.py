@@ -1,6 +1,7 @@
 """What happens to clients that are silent, idle, slow, or never finish their request; with clocks made fast."""
 
 import asyncio
+import re
 import socket
 from contextlib import suppress
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import aiohttp
 import msgpack
 import pytest
+from structlog.testing import capture_logs
 
 
 async def _all_free(gateway: Any) -> bool:
@@ -25,15 +27,24 @@ async def test_a_client_that_is_sent_nothing_gets_pings(rig: Any, shared_worker:
 
 async def test_a_client_that_answers_nothing_is_dropped(rig: Any, shared_worker: Any) -> None:
     limits = {"ping_after_s": 0.2, "silent_client_s": 0.6}
-    async with rig.gateway(shared_worker.endpoint, **limits) as gateway:
-        async with gateway.ready_client(autoping=False) as client:
-            types = []
-            while not client.socket.closed and len(types) < 9:
-                types.append((await client.socket.receive(timeout=5)).type)
-            pings, rest = types[:-2], types[-2:]
-            assert set(pings) == {aiohttp.WSMsgType.PING}
-            assert rest == [aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.CLOSE]
-        await rig.eventually(lambda: _all_free(gateway))
+    with capture_logs() as lines:
+        async with rig.gateway(shared_worker.endpoint, **limits) as gateway:
+            types = await _types_until_dropped(gateway)
+            await rig.eventually(lambda: _all_free(gateway))
+
+    pings, rest = types[:-2], types[-2:]
+    assert set(pings) == {aiohttp.WSMsgType.PING}
+    assert rest == [aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.CLOSE]
+    (closed,) = [line for line in lines if line["event"] == "session_closed"]
+    assert re.fullmatch(r"nothing was heard from the client for \d\.\d s, at most 0\.6 s may pass", closed["reason"])
+
+
+async def _types_until_dropped(gateway: Any) -> list[aiohttp.WSMsgType]:
+    types: list[aiohttp.WSMsgType] = []
+    async with gateway.ready_client(autoping=False) as client:
+        while not client.socket.closed and len(types) < 9:
+            types.append((await client.socket.receive(timeout=5)).type)
+    return types
 
 
 async def test_pongs_keep_a_client_but_an_idle_one_is_told_to_go(rig: Any, shared_worker: Any) -> None:
@@ -89,8 +100,18 @@ async def test_a_client_whose_message_takes_long_to_come_is_not_silent(
             writer.close()
 
 
-async def test_a_client_that_does_not_read_is_closed_and_hurts_nobody(rig: Any, shared_worker: Any) -> None:
+async def test_a_client_that_does_not_read_is_cut_off_and_hurts_nobody(rig: Any, shared_worker: Any) -> None:
     limits = {"slow_consumer_s": 0.5, "output_buffer_bytes": 4_096}
+    with capture_logs() as lines:
+        await _cut_off_beside_a_neighbour(rig, shared_worker, limits)
+
+    (closed,) = [line for line in lines if line["event"] == "session_closed" and line["code"] == "slow_consumer"]
+    assert re.fullmatch(
+        r"the client left \d{4,} bytes of output unread, more than 4096 may wait for at most 0\.5 s", closed["reason"]
+    )
+
+
+async def _cut_off_beside_a_neighbour(rig: Any, shared_worker: Any, limits: dict[str, float]) -> None:
     async with rig.gateway(shared_worker.endpoint, **limits) as gateway, gateway.ready_client() as neighbour:
         reader, writer = await _slow_reader(gateway.port, rig)
         flood = bytes.fromhex("82fe") + b"\x07\x80" + b"\0\0\0\0" + _message_of(1_920)
@@ -104,7 +125,8 @@ async def test_a_client_that_does_not_read_is_closed_and_hurts_nobody(rig: Any, 
         assert rig.words_of(await neighbour.until("Flushed")) == rig.expected_words(pcm, flush=True)
         await asyncio.wait_for(closed, 30)
         await rig.eventually(lambda: _closed_as_slow(gateway))
-        assert reader is not None
+        with pytest.raises(ConnectionError):  # not the end of a stream that was closed
+            await reader.read()
 
 
 CLOSE = bytes.fromhex("8880") + bytes(4)

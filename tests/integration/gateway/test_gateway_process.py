@@ -52,8 +52,11 @@ async def test_the_log_has_the_reason_that_the_client_was_told(rig: Any, shared_
                 _, told, _ = await client.refusal()
             log = tmp_path / "gateway.log"
             await rig.eventually(lambda: asyncio.to_thread(_has, log, "session_closed"))
-    (closed,) = [json.loads(line) for line in log.read_text().splitlines() if "session_closed" in line]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (closed,) = [line for line in lines if line["event"] == "session_closed"]
+    (joined,) = [line for line in lines if line["event"] == "worker_joined"]
     assert closed["reason"] == told
+    assert (closed["session"] > 0, closed["worker"]) == (True, joined["worker"])
 
 
 def _has(log: Path, event: str) -> bool:

@@ -144,6 +144,18 @@ async def test_a_session_that_is_one_too_many_for_the_gateway_is_refused_and_cou
         assert await gateway.metric('asr_gateway_sessions_refused_total{kind="live",code="no_free_slot"}') == 1
 
 
+async def test_who_leaves_before_it_has_a_slot_is_counted_as_gone(rig: Any) -> None:
+    async with rig.gateway(slot_wait_s=30.0) as gateway:
+        async with gateway.client():
+            pass
+        gone = 'asr_gateway_sessions_refused_total{kind="live",code="client_gone"}'
+        await rig.eventually(lambda: _counts(gateway, gone, 1))
+
+
+async def _counts(gateway: Any, series: str, n: int) -> bool:
+    return bool(await gateway.metric(series) == n)
+
+
 async def test_a_model_without_heads_sends_no_steps(rig: Any) -> None:
     worker = rig.worker("--fake-heads", "0", "--fake-delay", "32")
     pcm = rig.noise(12)

@@ -2,11 +2,14 @@
 
 import asyncio
 import io
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -158,6 +161,22 @@ class Service:
             await writer.wait_closed()
         return await answer
 
+    async def logged(self, event: str, **facts: str) -> dict[str, Any]:
+        """The newest line of the gateway's log that says so, which may still have to come."""
+        said = {"event": event, **facts}
+        async with asyncio.timeout(15):
+            while True:
+                lines = [json.loads(line) for line in (self.folder / "asr_gateway.log").read_text().splitlines()]
+                found: list[dict[str, Any]] = [line for line in lines if said.items() <= line.items()]
+                if found:
+                    return found[-1]
+                await asyncio.sleep(0.02)
+
+    async def refused(self) -> Counter[str]:
+        """How many files never got a slot, by code."""
+        series = re.findall(r'sessions_refused_total{kind="file",code="(.*)"} (\d+)', (await self.get("/metrics"))[1])
+        return Counter({code: int(count) for code, count in series if int(count)})
+
     async def until(self, path: str, wanted: str) -> None:
         async with asyncio.timeout(15):
             while True:
@@ -205,7 +224,7 @@ class Files:
             file.write(data)
             file.flush()
             async with open_decoder(file, FileLimits(max_audio_s=60, decode_timeout_s=20)) as decoder:
-                await decoder.read_info()
+                await decoder.begin()
                 pcm = np.concatenate([chunk async for chunk in decoder.chunks()])
         pad = -len(pcm) % FRAME_SAMPLES
         frames = np.pad(pcm, (0, pad)).reshape(-1, FRAME_SAMPLES)

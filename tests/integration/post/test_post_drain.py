@@ -35,6 +35,7 @@ async def test_files_that_are_there_are_finished_and_new_ones_refused_at_once(st
     for expect in (b"", b"Expect: 100-continue\r\n"):
         answer = await stopping.talk(HEAD, expect, b"Content-Length: 9\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 503 "), "it needs no body to be refused"
+    assert await stopping.refused() == {"restarting": 3}
 
     # Two seconds of audio each, at twice its speed: longer than idle connections are left to close.
     await asyncio.wait({posts[1]})

@@ -7,6 +7,7 @@ from typing import Any
 
 async def test_a_full_line_and_a_wait_that_is_over_are_503_with_retry_after(busy: Any, files: Any) -> None:
     await busy.until_used(0)
+    before = await busy.refused()
     long = asyncio.create_task(busy.post(files.audio(28, "WAV")))
     await busy.until_used(1)
     waiting = [asyncio.create_task(busy.post(files.audio(1, "WAV"))) for _ in range(2)]
@@ -22,6 +23,8 @@ async def test_a_full_line_and_a_wait_that_is_over_are_503_with_retry_after(busy
     await asyncio.wait({long})
     await busy.until_used(0)
     assert busy.n_decoders() == 0
+    assert await busy.refused() - before == {"no_free_slot": 3, "bad_audio": 1}, "who had a slot was not refused"
+    await busy.until("/metrics", 'asr_gateway_sessions_closed_total{kind="file",code="client_gone"} ')
 
 
 async def test_of_a_burst_only_as_many_wait_as_may(busy: Any) -> None:
@@ -47,6 +50,7 @@ async def test_of_a_burst_only_as_many_wait_as_may(busy: Any) -> None:
 
 async def test_who_leaves_amid_the_upload_leaves_the_line(busy: Any) -> None:
     head = b"POST /api/asr-streaming HTTP/1.1\r\nHost: x\r\nkyutai-api-key: right\r\nContent-Length: 100\r\n\r\n"
+    before = await busy.refused()
     for _ in range(2):
         writers = [(await asyncio.open_connection("127.0.0.1", busy.port))[1] for _ in range(2)]
         for writer in writers:
@@ -55,6 +59,23 @@ async def test_who_leaves_amid_the_upload_leaves_the_line(busy: Any) -> None:
         for writer in writers:
             writer.close()
         await busy.until_waiting(0)
+    assert (await busy.refused())["client_gone"] - before["client_gone"] == 4
+
+
+async def test_who_leaves_while_its_file_waits_for_a_slot_is_counted_as_gone(busy: Any, files: Any) -> None:
+    await busy.until_used(0)
+    before = await busy.refused()
+    long = asyncio.create_task(busy.post(files.audio(28, "WAV")))
+    await busy.until_used(1)
+    waiting = asyncio.create_task(busy.post(files.audio(1, "WAV")))
+    await busy.until_waiting(1)
+    await asyncio.sleep(0.5)  # until its decoder has started and it has asked for its slot
+    for post in (waiting, long):
+        post.cancel()
+        await asyncio.wait({post})
+        await busy.until_waiting(0)
+    await busy.until_used(0)
+    assert await busy.refused() - before == {"client_gone": 1}
 
 
 async def test_files_are_served_in_the_order_in_which_they_came(busy: Any, files: Any) -> None:
@@ -82,10 +103,16 @@ async def test_a_lost_worker_is_a_503_and_the_next_one_serves_again(busy: Any, f
     busy.worker.wait()
     status, error, headers = await long
     assert (status, error["code"], headers["Retry-After"]) == (503, "worker_lost", "5")
+    lost = await busy.logged("worker_lost", endpoint=busy.endpoint)
+    assert (await busy.logged("file_refused", code="worker_lost", worker=lost["worker"]))["session"] > 0
+    assert lost["worker"] not in error["error"]
     busy.start_worker()
     await busy.until_ready()
     data = files.audio(1, "WAV")
     assert (await busy.post(data))[1] == await files.expected_messages(data)
+    joined = await busy.logged("worker_joined")
+    assert (await busy.logged("file_transcribed", worker=joined["worker"]))["session"] > 0
+    assert joined["worker"] != lost["worker"]
 
 
 async def test_a_file_that_may_not_wait_takes_the_slot_that_is_free_or_is_refused_at_once(
@@ -97,3 +124,4 @@ async def test_a_file_that_may_not_wait_takes_the_slot_that_is_free_or_is_refuse
     assert (status, error["code"]) == (503, "no_free_slot")
     assert not first.done()
     assert (await first)[0] == 200
+    assert await impatient.refused() == {"no_free_slot": 1}

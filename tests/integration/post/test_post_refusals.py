@@ -25,8 +25,10 @@ EXPECT = b"Expect: 100-continue\r\n"
 
 async def test_a_client_that_asks_first_is_refused_without_its_body(service: Any) -> None:
     assert (await service.talk(HEAD, EXPECT, b"Content-Length: 9\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
+    before = await service.refused()
     too_long = await service.talk(HEAD, RIGHT, EXPECT, b"Content-Length: 4194305\r\n\r\n")
     assert too_long.startswith(b"HTTP/1.1 413 ")
+    assert await service.refused() - before == {"too_large": 1}
 
 
 async def test_a_client_that_asks_first_is_told_to_go_on(service: Any) -> None:

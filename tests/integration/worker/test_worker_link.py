@@ -1,5 +1,6 @@
 """The link, with a real worker process and real ZeroMQ sockets."""
 
+import json
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -260,7 +261,7 @@ def test_what_is_sent_for_an_unknown_session_is_answered_once(gateway: Fixture) 
     ("frames", "code"), [([0, 2], "gap"), ([1], "gap"), (range(26), "bad_link_message")], ids=["gap", "late", "credit"]
 )
 def test_frames_against_the_rules_end_their_session_alone(
-    gateway: Fixture, make_speech: Speech, frames: list[int], code: str
+    gateway: Fixture, worker: Fixture, make_speech: Speech, frames: list[int], code: str
 ) -> None:
     pcm = make_speech(8, 50)
     gateway.open(41)
@@ -272,6 +273,13 @@ def test_frames_against_the_rules_end_their_session_alone(
     gateway.sessions[42].flush(1)
     gateway.run(lambda: gateway.sessions[42].answers)
     assert gateway.sessions[42].words == expected_events(pcm, flush=True)
+    gateway.run(lambda: (41, gateway.name) in evicted(worker))
+
+
+def evicted(worker: Fixture) -> list[tuple[int, str]]:
+    """Sessions and gateways that the worker's log names so far."""
+    lines = [json.loads(line) for line in worker.output().splitlines() if "session_evicted" in line]
+    return [(line["session"], line["gateway"]) for line in lines]
 
 
 MALFORMED = [

@@ -15,7 +15,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,6 +95,63 @@ async def test_somebody_else_at_the_address_is_told_from_nobody(scheme: str, com
         service = Service(url=f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", key="right")
         with pytest.raises(UsageError, match=complaint):
             await transcribe_live(iter(()), service, rtf=0, on_message=lambda _: None)
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    """Serve an application on this machine; yields its address."""
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def flooding_service(status: int = 200) -> AsyncIterator[Service]:
+    """Somebody who answers a file without an end, and sends a message of 2 MiB to whoever wants to speak live."""
+
+    async def flood(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(status=status)
+        await answer.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await answer.write(b"[" * (1 << 20))
+        return answer
+
+    async def shout(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_bytes(msgpack.packb({"type": "Ready", "text": "x" * (2 << 20)}))
+        await socket.receive()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/api/asr-streaming", shout)
+    app.router.add_post("/api/asr-streaming", flood)
+    async with serving(app) as url:
+        yield Service(url=url, key="right")
+
+
+async def test_of_a_message_without_bounds_no_more_is_read_than_one_of_ours_could_hold() -> None:
+    async with flooding_service() as service:
+        with pytest.raises(UsageError, match="a message of 1048576 bytes or more, as none of ours is"):
+            await transcribe_live(iter(()), service, rtf=0, on_message=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("status", "complaint"),
+    [(200, "more than 67108864 bytes, as none of ours does"), (400, r"a\.wav: the service answered 400: \[+\.\.\.$")],
+)
+async def test_of_an_answer_without_an_end_no_more_is_read_than_the_words_of_a_file(
+    status: int, complaint: str, tmp_path: Path
+) -> None:
+    audio = AudioFile(write_audio(tmp_path / "a.wav"), keep=True)
+    async with flooding_service(status) as service:
+        with pytest.raises(UsageError, match=complaint):
+            await transcribe_by_post(audio, service)
 
 
 async def test_what_fails_beside_the_connection_is_not_blamed_on_the_service() -> None:
@@ -314,13 +371,8 @@ async def attentive_service() -> AsyncIterator[Service]:
 
     app = web.Application()
     app.router.add_get("/api/asr-streaming", talk)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield Service(url=f"http://127.0.0.1:{runner.addresses[0][1]}", key="right")
-    finally:
-        await runner.cleanup()
+    async with serving(app) as url:
+        yield Service(url=url, key="right")
 
 
 @contextmanager

@@ -115,7 +115,10 @@ def test_a_scrape_that_names_no_url_is_refused() -> None:
 
     assert found == tuple(f"scrape {source!r}: must be an http URL, or NAME=URL" for source in wrong)
     right = ("ipc:///tmp/0=http://127.0.0.1:1/metrics", "https://w/metrics")
-    assert read(*WORKER, "--key", "k", *(f"--scrape={source}" for source in right)).scrape == right
+    assert read(*WORKER, "--key", "k", *(f"--scrape={source}" for source in right)).scrape == {
+        "ipc:///tmp/0": "http://127.0.0.1:1/metrics",
+        "w": "https://w/metrics",
+    }
 
 
 def test_two_scrapes_of_one_name_are_refused() -> None:

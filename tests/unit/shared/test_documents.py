@@ -1,20 +1,25 @@
 """What is written against the code: every setting stands there, and nothing that is not."""
 
 import dataclasses
+import importlib
+import pkgutil
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import asr_gateway
 from asr_gateway.config import read_settings as read_gateway_settings
 from asr_gateway.io.discovery import worker_source
 from asr_gateway.metrics import GatewayMetrics
 from asr_worker.config import read_settings as read_worker_settings
 from asr_worker.metrics import WorkerMetrics
 from shared.config import GatewayConfig, WorkerConfig
+from shared.errors import AsrError, CheckpointError, ClientGoneError, ConfigError, LinkError, ModelFaultError
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "deploy" / "README.md"]
@@ -64,6 +69,35 @@ def test_only_metrics_that_there_are_are_named() -> None:
     assert len(named) > 5
 
 
+NOT_FOR_CLIENTS = {ConfigError, CheckpointError, LinkError, ModelFaultError, ClientGoneError}
+
+
+def _kinds_of(error: type[AsrError]) -> Iterator[type[AsrError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from _kinds_of(kind)
+
+
+def _seen_by_clients() -> set[type[AsrError]]:
+    for module in pkgutil.walk_packages(asr_gateway.__path__, "asr_gateway."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    ours = {kind for kind in _kinds_of(AsrError) if kind.__module__.startswith(("shared.", "asr_gateway."))}
+    return ours - NOT_FOR_CLIENTS
+
+
+def test_every_error_that_a_client_can_see_is_listed_as_it_is_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d{4}|-) \| (\d{3}|-) \| (yes|no) \|", TEXT, re.MULTILINE)
+    listed = {code: facts for code, *facts in rows}
+
+    assert sorted(code for code, *_ in rows) == sorted(kind.code for kind in _seen_by_clients())
+    for kind in _seen_by_clients():
+        close_code, status, again = listed[kind.code]
+        assert close_code in (str(kind.close_code), "-"), kind
+        assert status in (str(kind.http_status), "-"), kind
+        assert again == ("yes" if kind.retry else "no"), kind
+
+
 def test_images_hold_every_package_and_run_every_command() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     sent = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
@@ -78,7 +112,7 @@ def test_the_composed_gateway_finds_its_worker_and_both_may_drain() -> None:
     worker = read_worker_settings(flags(services["worker"]), image_environment("worker"))
     assert (gateway.gateway.host, gateway.gateway.port) == ("0.0.0.0", 8080)
     assert gateway.sources == (worker_source(worker.bind.replace("0.0.0.0", "worker")),)
-    assert gateway.scrape == (f"worker=http://worker:{worker.metrics_port}/metrics",)
+    assert gateway.scrape == {"worker": f"http://worker:{worker.metrics_port}/metrics"}
     assert gateway.warnings == worker.warnings == ()
     assert int(services["gateway"]["stop_grace_period"].rstrip("s")) > gateway.gateway.drain_s
     assert int(services["worker"]["stop_grace_period"].rstrip("s")) > worker.worker.drain_s

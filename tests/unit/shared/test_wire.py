@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import numpy as np
@@ -38,6 +38,7 @@ from shared.messages import (
 )
 from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId, SlotIndex
 from shared.wire import MAX_HEADER_BYTES, decode_to_gateway, decode_to_worker, encode
+from shared.wire_fields import TO_GATEWAY_BY_KIND, TO_WORKER_BY_KIND, Kind, Scalars
 
 S, E, F = SessionId(2**62 + 5), Epoch(3), FrameIndex(7)
 
@@ -142,6 +143,16 @@ def test_a_worker_reads_what_a_gateway_wrote(message: ToWorker) -> None:
 @pytest.mark.parametrize("message", TO_GATEWAY, ids=lambda m: type(m).__name__)
 def test_a_gateway_reads_what_a_worker_wrote(message: ToGateway) -> None:
     assert same(decode_to_gateway(over_the_wire(message)), message)
+
+
+@pytest.mark.parametrize(
+    ("union", "table", "with_arrays"),
+    [(ToWorker, TO_WORKER_BY_KIND, {Open, AudioBlock}), (ToGateway, TO_GATEWAY_BY_KIND, {StepBlock})],
+)
+def test_every_message_is_in_the_table_of_its_receiver(
+    union: Any, table: dict[Kind, Scalars], with_arrays: set[type]
+) -> None:
+    assert {scalars.type for scalars in table.values()} | with_arrays == set(get_args(union))
 
 
 def test_memoryviews_are_read_as_bytes_are() -> None:

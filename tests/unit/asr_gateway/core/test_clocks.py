@@ -23,7 +23,7 @@ def test_ten_seconds_without_output_call_for_a_ping_and_then_ten_more() -> None:
 
 def test_output_puts_the_ping_off_for_a_client_that_speaks() -> None:
     clock = clocks()
-    clock.sent(8.0)
+    clock.sent_at = 8.0
     clock.heard(9.0)
 
     assert clock.check(17.9, is_busy=False) is Verdict.NOTHING
@@ -42,7 +42,7 @@ def test_a_client_that_only_reads_what_comes_of_its_audio_is_pinged_before_it_co
     clock = clocks()
     verdicts = []
     for now in range(1, 61):
-        clock.sent(now)
+        clock.sent_at = now
         verdicts.append(clock.check(now, is_busy=True))
         if verdicts[-1] is Verdict.PING:
             clock.heard(now + 0.1)
@@ -55,7 +55,7 @@ def test_a_pong_is_a_sign_of_life_but_no_message() -> None:
     clock = clocks()
     for now in range(0, 120, 10):
         clock.heard(now)
-        clock.sent(now)
+        clock.sent_at = now
 
     assert clock.check(119.9, is_busy=False) is Verdict.NOTHING
     clock.heard(119.9)
@@ -66,7 +66,7 @@ def test_a_message_renews_both_clocks() -> None:
     clock = clocks()
     clock.understood(100.0)
     clock.heard(215.0)
-    clock.sent(215.0)
+    clock.sent_at = 215.0
 
     assert clock.check(219.9, is_busy=False) is Verdict.NOTHING
     assert clock.check(220.0, is_busy=False) is Verdict.IDLE
@@ -75,11 +75,11 @@ def test_a_message_renews_both_clocks() -> None:
 def test_a_client_that_waits_for_an_answer_is_not_idle() -> None:
     clock = clocks()
     clock.heard(299.0)
-    clock.sent(299.0)
+    clock.sent_at = 299.0
 
     assert clock.check(300.0, is_busy=True) is Verdict.NOTHING
     clock.heard(419.0)
-    clock.sent(419.0)
+    clock.sent_at = 419.0
     assert clock.check(419.9, is_busy=False) is Verdict.NOTHING
     assert clock.check(420.0, is_busy=False) is Verdict.IDLE
 
@@ -87,7 +87,7 @@ def test_a_client_that_waits_for_an_answer_is_not_idle() -> None:
 def test_the_clocks_stand_still_while_the_server_does_not_read() -> None:
     clock = clocks()
     clock.pause(10.0)
-    clock.sent(1000.0)
+    clock.sent_at = 1000.0
 
     assert clock.check(1000.0, is_busy=False) is Verdict.NOTHING
     clock.resume(1000.0)
@@ -122,7 +122,7 @@ def test_output_that_was_read_in_time_is_forgiven() -> None:
     clock.fill_output(3.0)
     clock.drain_output()
     clock.understood(17.0)
-    clock.sent(17.0)
+    clock.sent_at = 17.0
 
     assert clock.check(18.0, is_busy=False) is Verdict.NOTHING
 
@@ -131,7 +131,7 @@ def test_while_the_server_stood_still_nobody_was_silent_idle_or_slow() -> None:
     clock = clocks()
     clock.understood(100.0)
     clock.fill_output(100.0)
-    clock.sent(100.0)
+    clock.sent_at = 100.0
 
     clock.excuse(60.0, 160.0)
 
@@ -147,7 +147,7 @@ def test_what_was_heard_after_a_stall_is_not_heard_in_the_future() -> None:
     clock.understood(160.0)
 
     clock.excuse(60.0, 160.0)
-    clock.sent(179.0)
+    clock.sent_at = 179.0
 
     assert clock.check(180.0, is_busy=False) is Verdict.SILENT
 

@@ -242,6 +242,12 @@ def test_messages_have_these_bytes(encoded: bytes, expected_hex: str, fields: di
     assert list(msgpack.unpackb(encoded).items()) == list(fields.items())
 
 
+@pytest.mark.parametrize("kind", EventKind)
+def test_an_answer_in_json_holds_what_the_message_does(kind: EventKind) -> None:
+    said = event(kind, text="héllo", time_s=0.08, id=7)
+    assert list(dialect.fields(said).items()) == list(msgpack.unpackb(dialect.event(said)).items())
+
+
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63])
 def test_numbers_in_steps_are_as_short_as_the_library_makes_them(value: int) -> None:
     (no_pauses,) = dialect.pack_pauses(np.empty((1, 0), np.float32))

@@ -26,12 +26,13 @@ class Desk:
         self.closed: list[tuple[Stream, str]] = []
         self.session.opening()
 
+        self.front.opened(self.stream, self.close)
+
     async def opened(self) -> FileStream:
         self.grant()
-        await self.front.opened(self.stream, self.close)
-        return self.front
+        return await self.front.__aenter__()
 
-    def close(self, stream: Stream, *, code: str = "done") -> None:
+    def close(self, stream: Stream, *, code: str) -> None:
         self.closed.append((stream, code))
 
     def grant(self) -> None:
@@ -61,7 +62,7 @@ async def settle() -> None:
 
 async def test_opening_waits_for_the_slot() -> None:
     desk = Desk()
-    opening = asyncio.create_task(desk.front.opened(desk.stream, desk.close))
+    opening = asyncio.create_task(desk.front.__aenter__())
     await settle()
     assert not opening.done()
 
@@ -75,12 +76,13 @@ async def test_opening_fails_with_the_refusal(is_early: bool) -> None:  # noqa: 
     desk = Desk()
     if is_early:
         desk.front.ended(NoFreeSlotError())
-    opening = asyncio.create_task(desk.front.opened(desk.stream, desk.close))
+    opening = asyncio.create_task(desk.front.__aenter__())
     await settle()
     desk.front.ended(NoFreeSlotError())
 
     with pytest.raises(NoFreeSlotError):
         await opening
+    assert desk.closed == [(desk.stream, "no_free_slot")]
 
 
 async def test_pushing_waits_while_the_session_is_full() -> None:
@@ -125,15 +127,18 @@ async def test_a_lost_worker_is_raised_wherever_the_file_stands() -> None:
 
 async def test_leaving_the_block_gives_the_slot_back() -> None:
     desk = Desk()
-    async with await desk.opened():
+    desk.grant()
+    async with desk.front:
         assert desk.closed == []
 
     assert desk.closed == [(desk.stream, "done")]
 
 
 async def test_what_ends_a_file_before_its_time_is_told() -> None:
-    desk = Desk()
-    with pytest.raises(BadAudioError):
-        async with await desk.opened():
-            raise BadAudioError
-    assert desk.closed == [(desk.stream, "bad_audio")]
+    for error, code in ((BadAudioError(), "bad_audio"), (asyncio.CancelledError(), "client_gone")):
+        desk = Desk()
+        desk.grant()
+        with pytest.raises(type(error)):
+            async with desk.front:
+                raise error
+        assert desk.closed == [(desk.stream, code)]
