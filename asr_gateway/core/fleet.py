@@ -2,7 +2,7 @@
 
     request ──► first-come queue ──► better of two random workers ──OpenSlot──► granted
                     ▲      '──deadline──► RefuseSession                  │
-                    '───────────────── rejected ◄──── the worker has the last word
+                    '────── rejected, or no answer ◄─ the worker has the last word
 
 A worker counts as alive while its own loop says so in time (``Load``); what it announced is its deadline, and two and a
 half of them make it dead. Before it judges, the gateway looks at its own lag: who did not listen cannot say that
@@ -26,7 +26,7 @@ FIRST_LOAD_S: Final = 5.0
 """A welcomed worker's first Load has to come within this time."""
 ANSWER_S: Final = 2.0
 """A worker has this long to answer an Open: it may be in the middle of a slow step. For a file, which can wait, at
-least this long: as long as the worker may be silent."""
+least this long: as long as the worker may be silent. Then others are asked, if they have room."""
 LIVE_ANSWER_S: Final = 0.4
 """For a live session no longer than this and two of the worker's slow steps: its client will not wait."""
 MAX_LAG_S: Final = 0.5
@@ -43,6 +43,8 @@ class _Worker:
     load: Load | None = None
     full_for: set[SessionKind]
     """Kinds that it rejected since its last Load."""
+    owes_answer: bool = False
+    """It has left an Open unanswered for too long, and no Load has come since: as good as full."""
 
     @property
     def is_draining(self) -> bool:
@@ -106,6 +108,7 @@ class Fleet:
         known.load = load
         known.free = load.free - sum(request.worker == worker for request in self._asked.values())
         known.full_for.clear()
+        known.owes_answer = False
         self._liveness.watch(worker, DEAD_AFTER_DEADLINES * load.deadline_s, now)
         return self._serve(known.facts.module, now)
 
@@ -122,13 +125,14 @@ class Fleet:
         if lag_s > MAX_LAG_S:
             for worker in self._workers:
                 self._liveness.heard_from(worker, now)
+        else:
+            actions.extend(self._ask_others(now))
         for worker in self._liveness.expire(now):
             actions.append(DropWorker(worker=worker))
             actions.extend(self.lost(worker, now))
         for queue in self._queues.values():
             while queue and queue[0].deadline <= now:
                 actions.append(self._refuse(queue.popleft()))
-        actions.extend(self._expire_answers(now))
         return actions
 
     # --- sessions -----------------------------------------------------------------------------------------
@@ -143,9 +147,13 @@ class Fleet:
         self._queues.setdefault((module, kind), deque()).append(request)
         return self._serve(module, now)
 
-    def granted(self, session: SessionId) -> None:
-        """The worker has given the session a slot."""
+    def granted(self, session: SessionId, worker: WorkerId) -> None:
+        """The worker has given the session a slot, be it late: while nobody else was asked it is welcome still."""
         self._asked.pop(session, None)
+        request = self._sessions.get(session)
+        if request is not None and request.worker is None:
+            self._queues[request.module, request.kind].remove(request)
+            request.worker = worker
 
     def rejected(self, session: SessionId, reason: str, free: int, now: float) -> list[FleetAction]:
         """The worker that was asked has no slot: ask another, or wait on at the head of the queue."""
@@ -228,6 +236,7 @@ class Fleet:
             if worker.facts.module == module
             and worker.free > 0
             and kind not in worker.full_for
+            and not worker.owes_answer
             and not worker.is_draining
         ]
         if not candidates:
@@ -245,7 +254,6 @@ class Fleet:
 
     def _refuse(self, request: _Request) -> RefuseSession:
         self._sessions.pop(request.session)
-        self._asked.pop(request.session, None)
         return RefuseSession(session=request.session, error=NoFreeSlotError())
 
     def _lose(self, worker: WorkerId) -> list[FleetAction]:
@@ -262,5 +270,12 @@ class Fleet:
             actions.append(EndSession(session=request.session, error=error))
         return actions
 
-    def _expire_answers(self, now: float) -> list[FleetAction]:
-        return [self._refuse(request) for request in list(self._asked.values()) if request.answer_deadline <= now]
+    def _ask_others(self, now: float) -> list[FleetAction]:
+        """Queue those again who got no answer in time. Another worker may have room, and files have time to wait."""
+        unanswered = [request for request in self._asked.values() if request.answer_deadline <= now]
+        for request in unanswered:
+            assert request.worker is not None, "who is asked has a worker"
+            self._workers[request.worker].owes_answer = True
+            self._requeue(request)
+        modules = dict.fromkeys(request.module for request in unanswered)
+        return [action for module in modules for action in self._serve(module, now)]

@@ -238,7 +238,7 @@ class Dispatch:
         stream = self._streams.get(message.session)
         if stream is None or stream.session.epoch != message.epoch:
             if isinstance(message, Ready):
-                # Nobody waits for this slot any more: without a Close it would stay taken.
+                # Nobody waits for this slot any more, or another worker was asked: without a Close it would stay taken.
                 link.send(Close(session=message.session, epoch=message.epoch))
             return
         match message:
@@ -252,7 +252,7 @@ class Dispatch:
                 self._end(stream, WorkerLostError(f"the worker gave this session up: {message.reason}"))
 
     def _grant(self, stream: Stream, link: WorkerLink) -> None:
-        self._fleet.granted(stream.session.id)
+        self._fleet.granted(stream.session.id, link.endpoint)
         if stream.session.state is SessionState.WAITING:
             self._metrics.session_opened(stream.session.kind.name.lower())
         try:

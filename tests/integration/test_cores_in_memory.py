@@ -183,7 +183,7 @@ class CoresInMemory(RuleBasedStateMachine):
                 if client is None:
                     self.send(Close(session=message.session, epoch=message.epoch))
                 else:
-                    self.fleet.granted(client.session.id)
+                    self.fleet.granted(client.session.id, WORKER)
                     client.n_readys += client.session.grant(self.fleet.facts(WORKER).window_frames)
             case Reject():
                 if self.current(message) is not None:

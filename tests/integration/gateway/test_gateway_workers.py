@@ -89,6 +89,19 @@ async def test_a_worker_that_hangs_is_given_up_and_taken_back_when_it_wakes(rig:
             assert await _words(client, rig, rig.noise(12))
 
 
+async def test_a_session_goes_to_another_worker_if_the_one_that_was_asked_does_not_answer(rig: Any) -> None:
+    roomy, other = rig.worker("--fake-slots", "6"), rig.worker("--fake-slots", "2")
+    async with rig.gateway(roomy.endpoint, other.endpoint) as gateway, AsyncExitStack() as stack:
+        roomy.process.send_signal(signal.SIGSTOP)
+        client = await stack.enter_async_context(gateway.ready_client())
+        roomy.process.send_signal(signal.SIGCONT)
+
+        assert await _words(client, rig, rig.noise(12))
+        # The late Ready was for a session that is elsewhere: its slot is not taken.
+        for _ in range(7):
+            await stack.enter_async_context(gateway.ready_client())
+
+
 async def test_a_client_that_says_nothing_keeps_its_slot_however_soon_silent_gateways_lose_theirs(rig: Any) -> None:
     worker = rig.worker("--gateway-timeout-s", "0.5")
     async with rig.gateway(worker.endpoint) as gateway, gateway.ready_client() as client:

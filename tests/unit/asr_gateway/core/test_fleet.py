@@ -110,7 +110,7 @@ def test_a_load_counts_the_opens_that_it_cannot_know_of() -> None:
 def test_a_live_session_waits_a_fifth_of_a_second() -> None:
     lone = fleet(a=1)
     request(lone, 1)
-    lone.granted(SessionId(1))
+    lone.granted(SessionId(1), A)
 
     assert request(lone, 2, now=1.0) == []
     assert shown(lone.expire(1.19)) == []
@@ -130,7 +130,7 @@ def test_the_refusal_has_the_text_that_clients_compare() -> None:
 def test_a_slot_that_becomes_free_goes_to_who_came_first() -> None:
     lone = fleet(a=1)
     request(lone, 1)
-    lone.granted(SessionId(1))
+    lone.granted(SessionId(1), A)
     request(lone, 2)
     request(lone, 3)
     lone.released(SessionId(1))
@@ -220,14 +220,75 @@ def test_a_worker_that_does_not_answer_costs_the_session_two_seconds() -> None:
     assert shown(lone.expire(ANSWER_S)) == ["refuse 1: no_free_slot"]
 
 
-def test_a_file_waits_for_a_slow_worker_as_long_as_that_may_be_silent() -> None:
+def test_a_file_waits_for_a_slow_worker_as_long_as_that_may_be_silent_and_then_in_the_queue() -> None:
     lone = fleet(a=4)
     lone.loaded(A, load(4, deadline_s=10.0), 0.0)
     request(lone, 1, kind=FILE)
     request(lone, 2)
 
     assert shown(lone.expire(9.9)) == ["refuse 2: no_free_slot"]
-    assert shown(lone.expire(10.0)) == ["refuse 1: no_free_slot"]
+    assert shown(lone.expire(10.0)) == []
+    assert shown(lone.loaded(A, load(4, deadline_s=10.0), 11.0)) == ["open 1 on a"]
+
+
+def test_a_file_that_no_worker_answers_waits_no_longer_than_any_other() -> None:
+    lone = fleet(a=4)
+    lone.loaded(A, load(4, deadline_s=90.0), 0.0)
+    request(lone, 1, kind=FILE)
+
+    assert shown(lone.expire(90.0)) == []
+    assert shown(lone.expire(100.0)) == ["refuse 1: no_free_slot"]
+
+
+def test_a_session_without_an_answer_is_opened_on_another_worker_though_its_wait_is_over() -> None:
+    pair = fleet(a=4, b=2)
+    pair.loaded(A, load(4), 0.0)
+    assert request(pair, 1) == ["open 1 on a"]
+
+    assert shown(pair.expire(0.4)) == []
+    assert shown(pair.expire(0.41)) == ["open 1 on b"]
+
+
+def test_a_worker_that_owes_an_answer_is_asked_for_nothing_until_it_is_heard() -> None:
+    pair = fleet(a=4, b=2)
+    pair.loaded(A, load(4), 0.0)
+    request(pair, 1)
+    pair.expire(0.41)
+
+    assert request(pair, 2, now=0.5) == ["open 2 on b"]
+    assert request(pair, 3, now=0.5, kind=FILE) == []
+    assert shown(pair.loaded(A, load(4), 0.6)) == ["open 3 on a"]
+
+
+def test_sessions_without_an_answer_keep_their_order() -> None:
+    lone = fleet(a=4)
+    for n in (1, 2):
+        request(lone, n, kind=FILE)
+    lone.expire(2.0)
+    request(lone, 3, kind=FILE, now=2.0)
+
+    assert shown(lone.loaded(A, load(4), 2.1)) == ["open 1 on a", "open 2 on a", "open 3 on a"]
+
+
+def test_a_late_answer_is_taken_while_nobody_else_was_asked() -> None:
+    lone = fleet(a=4)
+    request(lone, 1, kind=FILE)
+    lone.expire(2.0)
+
+    lone.granted(SessionId(1), A)
+
+    assert shown(lone.loaded(A, load(3), 2.1)) == []
+    assert shown(lone.lost(A, 2.2)) == ["end 1: worker_lost"]
+
+
+def test_no_answer_is_missed_by_a_loop_that_did_not_listen() -> None:
+    lone = fleet(a=4)
+    lone.expire(0.0)
+    request(lone, 1)
+
+    assert shown(lone.expire(3.0)) == []
+    lone.granted(SessionId(1), A)
+    assert shown(lone.expire(3.05)) == []
 
 
 # --- life and death of workers ----------------------------------------------------------------------------
@@ -236,7 +297,7 @@ def test_a_file_waits_for_a_slow_worker_as_long_as_that_may_be_silent() -> None:
 def test_a_lost_worker_ends_its_sessions_and_who_waits_for_its_answer_waits_on() -> None:
     pair = fleet(a=4, b=1)
     request(pair, 1)
-    pair.granted(SessionId(1))
+    pair.granted(SessionId(1), A)
     request(pair, 2)
 
     assert shown(pair.lost(A, 0.1)) == ["end 1: worker_lost", "open 2 on b"]
@@ -246,7 +307,7 @@ def test_a_lost_worker_ends_its_sessions_and_who_waits_for_its_answer_waits_on()
 def test_sessions_of_a_worker_that_drained_and_went_are_told_that_it_restarts() -> None:
     lone = fleet(a=4)
     request(lone, 1)
-    lone.granted(SessionId(1))
+    lone.granted(SessionId(1), A)
     lone.loaded(A, load(3, draining=True), 0.0)
 
     assert shown(lone.lost(A, 0.1)) == ["end 1: restarting"]
@@ -255,7 +316,7 @@ def test_sessions_of_a_worker_that_drained_and_went_are_told_that_it_restarts() 
 def test_a_worker_is_dead_two_and_a_half_deadlines_after_its_last_load() -> None:
     lone = fleet(a=4)
     request(lone, 1)
-    lone.granted(SessionId(1))
+    lone.granted(SessionId(1), A)
     lone.loaded(A, load(3, deadline_s=1.0), 0.0)
     for tenth in range(25):
         assert shown(lone.expire(tenth / 10)) == []
@@ -286,7 +347,7 @@ def test_nobody_is_judged_by_a_loop_that_did_not_listen() -> None:
 def test_another_incarnation_behind_an_endpoint_is_a_fresh_worker() -> None:
     lone = fleet(a=1)
     request(lone, 1)
-    lone.granted(SessionId(1))
+    lone.granted(SessionId(1), A)
 
     assert shown(lone.welcomed(A, facts("wk:a"), 0.1)) == []
     assert shown(lone.welcomed(A, facts("wk:a2", n_sessions=1), 0.1)) == ["end 1: worker_lost"]
@@ -310,4 +371,4 @@ def test_what_unknown_workers_and_sessions_say_is_ignored() -> None:
     assert empty.loaded(A, load(1), 0.0) == []
     assert empty.freed(A, 0.0) == []
     assert empty.rejected(SessionId(1), REJECT_FULL, 0, 0.0) == []
-    empty.granted(SessionId(1))
+    empty.granted(SessionId(1), A)
