@@ -41,7 +41,7 @@ class WorkerMetrics:
         self._late_steps = counter("late_steps", "Model steps that took longer than one frame of audio lasts.")
         self._frames = counter("frames", "Frames of audio stepped, silence included.")
         self._step_lag = gauge(
-            "step_lag_seconds", "How long the oldest waiting frame of audio has waited for its step."
+            "step_lag_seconds", "How long the oldest waiting frame of a live session has waited for its step."
         )
         self._used = gauge("slots_used", "Slots that a session holds.")
         self._free = gauge("slots_free", "Slots that a new session may have.")
@@ -72,7 +72,7 @@ class WorkerMetrics:
             self._late_steps.inc()
 
     def step_lagged(self, lag_s: float) -> None:
-        """Say how long the oldest waiting frame has waited."""
+        """Say how long the oldest waiting frame of a live session has waited."""
         self._step_lag.set(lag_s)
 
     def slots_changed(self, *, used: int, free: int) -> None:

@@ -51,7 +51,10 @@ class Batch:
 
     @property
     def oldest_s(self) -> float | None:
-        """When the oldest frame of the last planned step arrived; None if it has no client frame."""
+        """When the oldest frame of a live session in the last planned step arrived; None if there is none.
+
+        A file is sent ahead, as far as its window allows: how long its frames wait says nothing of the worker.
+        """
         return self._oldest_s
 
     @property
@@ -76,7 +79,7 @@ class Batch:
         self._is_silence = is_silence[self._slots]
         self._frames = next_frames[self._slots] - self._is_silence
         client_slots = np.flatnonzero(is_client)
-        self._oldest_s = rings.oldest_s(client_slots)
+        self._oldest_s = rings.oldest_s(np.flatnonzero(is_client & rows.is_live))
         rings.pop(client_slots, self._plan.pcm)
         self._plan.pcm[is_silence] = 0.0
         self._plan.reset[:] = rows.is_fresh

@@ -48,6 +48,7 @@ class Leases:
         self.rows.session[slot] = message.session
         self.rows.epoch[slot] = message.epoch
         self.rows.gateway[slot] = gateway.number
+        self.rows.is_live[slot] = message.kind is SessionKind.LIVE
         gateway.add(message.session, slot)
         self._begin(slot, message.kind, message.first_frame, message.silence_prefix_frames)
         return slot

@@ -104,7 +104,7 @@ class Pool:
 
     @property
     def planned_oldest_s(self) -> float | None:
-        """When the oldest client frame of the last planned step arrived, if it had any."""
+        """When the oldest frame of a live session in the last planned step arrived, if it had any."""
         return self._batch.oldest_s
 
     def note_warm_up(self, step_s: float) -> None:

@@ -43,6 +43,8 @@ class Rows:
         self.barrier = column()
         """Index of the first frame that the first waiting item must not come behind; FAR if there is none."""
         self.is_leased = np.zeros(n_slots, np.bool_)
+        self.is_live = np.zeros(n_slots, np.bool_)
+        """Somebody speaks and waits for the words; a file's audio waits on purpose."""
         self.is_fresh = np.zeros(n_slots, np.bool_)
         """The model's state must be reset before the next step."""
         self.has_pieces = np.zeros(n_slots, np.bool_)

@@ -145,8 +145,8 @@ class Loop:
     def _step(self, plan: StepPlan) -> None:
         self._send()
         n_frames = int(plan.active.sum())
-        if self._pool.planned_oldest_s is not None:
-            self._metrics.step_lagged(self._clock() - self._pool.planned_oldest_s)
+        oldest_s = self._pool.planned_oldest_s
+        self._metrics.step_lagged(0.0 if oldest_s is None else self._clock() - oldest_s)
         started_s = time.perf_counter()
         self._model.launch(plan)
         self._serve_meanwhile(started_s)

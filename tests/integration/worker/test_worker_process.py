@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from asr_worker.model.fake_oracle import expected_events
-from shared.messages import Evict, Load, Ready, Reject
+from shared.messages import Evict, Load, Ready, Reject, SessionKind
 
 Fixture = Any  # fixtures of conftest.py, whose classes cannot be imported
 Speech = Callable[[int, int], NDArray[np.float32]]
@@ -180,14 +180,32 @@ def test_a_worker_without_frames_is_not_behind(start_worker: Fixture, connect: F
     gateway.sessions[1].say(make_speech(1, 20))
     gateway.run(lambda: len(gateway.sessions[1].rows) == 20)
 
-    def is_behind() -> bool:
-        with urllib.request.urlopen(f"{worker.metrics_url()}/metrics", timeout=10) as answer:
-            return "asr_worker_step_lag_seconds 0\n" not in answer.read().decode()
-
     deadline = time.monotonic() + 5.0
-    while is_behind():
+    while is_behind(worker):
         assert time.monotonic() < deadline, "the lag of the last step stays for ever"
         gateway.receive(0.1)
+
+
+def test_a_worker_that_steps_only_a_file_is_not_behind(
+    start_worker: Fixture, connect: Fixture, make_speech: Speech
+) -> None:
+    worker = start_worker("--fake-step-ms", "20", "--metrics-port", "0")
+    gateway = connect(worker)
+    gateway.hello()
+    gateway.open(1)
+    gateway.sessions[1].say(make_speech(1, 20))
+    gateway.open(2, kind=SessionKind.FILE)
+    gateway.sessions[2].say(make_speech(2, 60))
+    gateway.run(lambda: len(gateway.sessions[2].rows) >= 10)
+    assert is_behind(worker)
+
+    gateway.run(lambda: len(gateway.sessions[2].rows) >= 30)
+    assert not is_behind(worker)
+
+
+def is_behind(worker: Fixture) -> bool:
+    with urllib.request.urlopen(f"{worker.metrics_url()}/metrics", timeout=10) as answer:
+        return "asr_worker_step_lag_seconds 0\n" not in answer.read().decode()
 
 
 def cpu_seconds(pid: int) -> float:

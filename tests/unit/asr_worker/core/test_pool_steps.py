@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from asr_worker.model.fake_oracle import FakeTranscript, expected_events
 from shared.config import WorkerConfig
-from shared.messages import EventKind, Evict, Ready, StepBlock, StepFlag
+from shared.messages import EventKind, Evict, Ready, SessionKind, StepBlock, StepFlag
 from shared.units import Epoch, SessionId
 
 Fixture = Any  # fixtures of conftest.py, whose classes cannot be imported
@@ -46,6 +46,31 @@ def test_every_session_with_a_frame_takes_part_in_every_step(worker: Fixture, ma
     assert worker.run() == 19
     assert [len(worker.rows[session, 1]) for session in (1, 2, 3)] == [20, 5, 1]
     assert [frame for frame, _, _ in worker.rows[3, 1]] == [0], "what arrived during a step is in the next"
+
+
+def test_frames_of_files_wait_on_purpose_and_do_not_count_as_late(worker: Fixture, make_speech: Speech) -> None:
+    worker.open(1, kind=SessionKind.FILE)
+    worker.send(1, make_speech(1, 20))
+    worker.now += 1.0
+    worker.launch()
+    assert worker.pool.planned_oldest_s is None
+    worker.collect()
+
+    worker.open(2)
+    worker.send(2, make_speech(2, 1))
+    worker.launch()
+    assert worker.pool.planned_oldest_s == worker.now
+
+
+def test_a_slot_that_a_file_had_is_as_urgent_as_any_other(worker: Fixture, make_speech: Speech) -> None:
+    worker.open(1, kind=SessionKind.FILE)
+    worker.close(1)
+    for session in (1, 2, 3):
+        worker.open(session)
+        worker.send(session, make_speech(1, 1))
+        worker.launch()
+        assert worker.pool.planned_oldest_s == worker.now
+        worker.collect()
 
 
 def test_one_block_for_each_gateway(worker: Fixture, make_speech: Speech) -> None:
