@@ -29,6 +29,9 @@ ANSWER_S: Final = 2.0
 least this long: as long as the worker may be silent. Then others are asked, if they have room."""
 LIVE_ANSWER_S: Final = 0.4
 """For a live session no longer than this and two of the worker's slow steps: its client will not wait."""
+FILES_AGAIN_S: Final = 1.0
+"""How long a worker that rejected a file is asked for no other, unless one of its sessions ends: its share of files may
+be used up, which ``Load.free`` does not tell."""
 MAX_LAG_S: Final = 0.5
 """If this loop itself stood still for longer, nobody is judged in this turn."""
 
@@ -42,7 +45,8 @@ class _Worker:
     free: int
     load: Load | None = None
     full_for: set[SessionKind]
-    """Kinds that it rejected since its last Load."""
+    """Kinds that it rejected: live sessions since its last Load, files since a slot may have become free for one."""
+    rejected_file_at: float = 0.0
     owes_answer: bool = False
     """It has left an Open unanswered for too long, and no Load has come since: as good as full."""
 
@@ -105,9 +109,12 @@ class Fleet:
         known = self._workers.get(worker)
         if known is None:
             return []
+        has_fewer = known.load is not None and load.used < known.load.used
+        if has_fewer or now >= known.rejected_file_at + FILES_AGAIN_S:
+            known.full_for.clear()
+        known.full_for.discard(SessionKind.LIVE)
         known.load = load
         known.free = load.free - sum(request.worker == worker for request in self._asked.values())
-        known.full_for.clear()
         known.owes_answer = False
         self._liveness.watch(worker, DEAD_AFTER_DEADLINES * load.deadline_s, now)
         return self._serve(known.facts.module, now)
@@ -163,6 +170,8 @@ class Fleet:
         worker = self._workers[request.worker]
         worker.free = free
         worker.full_for.add(request.kind)
+        if request.kind is SessionKind.FILE:
+            worker.rejected_file_at = now
         if reason == REJECT_DRAINING:
             worker.full_for.update(SessionKind)
         self._requeue(request)

@@ -200,7 +200,36 @@ def test_a_worker_that_rejects_files_still_gets_live_sessions() -> None:
 
     assert shown(lone.rejected(SessionId(1), REJECT_FULL, 3, 0.0)) == []
     assert request(lone, 2) == ["open 2 on a"]
-    assert shown(lone.loaded(A, load(2), 0.1)) == ["open 1 on a"]
+
+
+def test_a_worker_that_rejects_files_is_asked_once_a_second_and_not_with_every_load() -> None:
+    lone = fleet(a=4)
+    lone.loaded(A, load(4), 0.0)
+    request(lone, 1, kind=FILE)
+    lone.rejected(SessionId(1), REJECT_FULL, 3, 0.1)
+
+    assert shown(lone.loaded(A, load(3, used=1), 0.15)) == []
+    assert shown(lone.loaded(A, load(2, used=2), 1.0)) == []
+    assert shown(lone.loaded(A, load(2, used=2), 1.1)) == ["open 1 on a"]
+
+
+def test_a_worker_that_rejected_a_file_is_asked_again_when_a_session_ends() -> None:
+    lone = fleet(a=4)
+    lone.loaded(A, load(2, used=2), 0.0)
+    request(lone, 1, kind=FILE)
+    lone.rejected(SessionId(1), REJECT_FULL, 2, 0.1)
+
+    assert shown(lone.loaded(A, load(3, used=1), 0.15)) == ["open 1 on a"]
+    lone.rejected(SessionId(1), REJECT_FULL, 3, 0.2)
+    assert shown(lone.freed(A, 0.25)) == ["open 1 on a"]
+
+
+def test_a_worker_that_rejected_a_live_session_may_have_room_with_its_next_load() -> None:
+    lone = fleet(a=4)
+    request(lone, 1)
+    lone.rejected(SessionId(1), REJECT_FULL, 0, 0.1)
+
+    assert shown(lone.loaded(A, load(1), 0.15)) == ["open 1 on a"]
 
 
 def test_a_worker_that_drains_gets_nothing_more() -> None:
