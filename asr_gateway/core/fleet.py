@@ -201,11 +201,13 @@ class Fleet:
 
     def load_of(self, module: str) -> ModuleLoad:
         """Return how busy the live workers of a module are; those that drain or never said how busy do not count."""
-        loads = [
-            (worker.load, worker.facts)
+        # By name: one worker may be reached at two addresses, such as IPv4 and IPv6.
+        by_name = {
+            worker.facts.worker: (worker.load, worker.facts)
             for worker in self._workers.values()
             if worker.facts.module == module and worker.load is not None and not worker.load.draining
-        ]
+        }
+        loads = by_name.values()
         return ModuleLoad(
             n_workers=len(loads),
             used_slots=sum(load.used for load, _ in loads),

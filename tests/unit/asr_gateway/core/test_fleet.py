@@ -394,6 +394,15 @@ def test_the_load_of_a_module_sums_its_workers_that_take_sessions() -> None:
     assert trio.load_of("other") == ModuleLoad(n_workers=0, used_slots=0, total_slots=0, free_slots=0)
 
 
+def test_a_worker_that_is_reached_at_two_addresses_counts_once() -> None:
+    lone = fleet(a=4)
+    lone.welcomed(B, facts("wk:a"), 0.0)
+    lone.loaded(A, load(3, used=1), 0.0)
+    lone.loaded(B, load(3, used=1), 0.0)
+
+    assert lone.load_of("asr") == ModuleLoad(n_workers=1, used_slots=1, total_slots=4, free_slots=3)
+
+
 def test_what_unknown_workers_and_sessions_say_is_ignored() -> None:
     empty = fleet()
 
