@@ -54,7 +54,7 @@ def render(metrics: Iterable[Any]) -> bytes:
             labels = tuple((key, _escaped(_label_value(key, value))) for key, value in sample.labels.items())
             family.samples[metric.name if bare else sample.name, labels] = sample.value
         families[name] = family
-    return _text(families)
+    return text_of(families)
 
 
 def merge(own: bytes, others: Mapping[str, bytes], *, label: str = "worker") -> bytes:
@@ -63,21 +63,22 @@ def merge(own: bytes, others: Mapping[str, bytes], *, label: str = "worker") -> 
     moshi-server's series are added up (of histograms only the buckets that all have); every other series of a worker
     gets ``label`` with its name. Lines that are no samples are dropped: a stranger's answer must not hide our numbers.
     """
-    families = _parse(own)
-    summed: dict[str, list[Family]] = {name: [family] for name, family in families.items() if name in SERVICE_WIDE}
+    families = parse(own)
+    parts: dict[str, list[Family]] = {name: [family] for name, family in families.items() if name in SERVICE_WIDE}
     for worker, text in others.items():
-        for name, family in _parse(text).items():
+        for name, family in parse(text).items():
             if name in SERVICE_WIDE:
-                summed.setdefault(name, []).append(family)
+                parts.setdefault(name, []).append(family)
                 continue
             into = families.setdefault(name, Family(help=family.help, kind=family.kind))
             for (sample, labels), value in family.samples.items():
                 into.samples[sample, ((label, _escaped(worker)), *labels)] = value
-    families |= {name: _summed(parts) for name, parts in summed.items()}
-    return _text(families)
+    families |= {name: summed(of_name) for name, of_name in parts.items()}
+    return text_of(families)
 
 
-def _summed(parts: list[Family]) -> Family:
+def summed(parts: list[Family]) -> Family:
+    """Return the sum of one family's ``parts``; of histograms only the buckets that all have."""
     # Cumulative buckets stay true when some are left out, not when one process's are missing from a sum.
     shared = set.intersection(*(set(part.samples) for part in parts))
     total = Family(help=parts[0].help, kind=parts[0].kind)
@@ -88,7 +89,8 @@ def _summed(parts: list[Family]) -> Family:
     return total
 
 
-def _parse(text: bytes) -> dict[str, Family]:
+def parse(text: bytes) -> dict[str, Family]:
+    """Return the families that ``text`` holds, by name; lines that are no samples are dropped."""
     families: dict[str, Family] = {}
     current = ""
     for line in text.decode("utf-8", "replace").split("\n"):
@@ -113,7 +115,8 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _text(families: Mapping[str, Family]) -> bytes:
+def text_of(families: Mapping[str, Family]) -> bytes:
+    """Return ``families`` as text."""
     return "".join(f"{line}\n" for line in _lines(families)).encode()
 
 

@@ -1,22 +1,18 @@
 """What a gateway says about itself: build, modules, metrics, health."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import aiohttp
 from aiohttp import web
 
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.http import build_info
-from asr_gateway.io.names import Resolver
+from asr_gateway.io.scraper import Scraper
 from asr_gateway.metrics import GatewayMetrics
 from shared.exposition import CONTENT_TYPE, merge
 
 MODULE_TYPE: Final = "batched_asr"
-SCRAPE_WITHIN_S: Final = 1.0
-MAX_SCRAPE_BYTES: Final = 4 << 20
 
 
 class StatusRoutes:
@@ -35,7 +31,7 @@ class StatusRoutes:
         self._dispatch = dispatch
         self._modules = modules
         self._metrics = metrics
-        self._targets = scrape
+        self._scraper = Scraper(scrape)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -90,24 +86,5 @@ class StatusRoutes:
         return web.json_response(answer, status=200 if is_ready else 503)
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
-        own = self._metrics.render()
-        if self._targets:
-            texts = await asyncio.gather(*[scraped(url) for url in self._targets.values()])
-            own = merge(own, {name: text for name, text in zip(self._targets, texts, strict=True) if text})
-        return web.Response(body=own, headers={"Content-Type": CONTENT_TYPE})
-
-
-async def scraped(url: str) -> bytes:
-    """Return a worker's metrics, or nothing if it does not answer at once and in full: it may be dead or busy."""
-    timeout = aiohttp.ClientTimeout(total=SCRAPE_WITHIN_S)
-    try:
-        connector = aiohttp.TCPConnector(resolver=Resolver())
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as client, client.get(url) as response:
-            if response.status != web.HTTPOk.status_code:
-                return b""
-            await response.content.readexactly(MAX_SCRAPE_BYTES)
-    except asyncio.IncompleteReadError as all_there_is:
-        return all_there_is.partial
-    except (aiohttp.ClientError, TimeoutError, UnicodeError):  # the last: a host that can be none, such as a..b
-        pass
-    return b""
+        texts = await self._scraper.texts()
+        return web.Response(body=merge(self._metrics.render(), texts), headers={"Content-Type": CONTENT_TYPE})
