@@ -146,7 +146,7 @@ def run(settings: WorkerSettings) -> None:
         )
         pool.note_warm_up(step_s)
         tap = _token_tap(settings, model.facts, metrics, stack)
-        link = stack.enter_context(Link())
+        link = stack.enter_context(Link(gateway_timeout_s=settings.worker.gateway_timeout_s))
         endpoint = link.bind(settings.bind)
         process.loop = Loop(
             pool=pool, model=model, link=link, metrics=metrics, drain_s=settings.worker.drain_s, tap=tap

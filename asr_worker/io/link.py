@@ -18,14 +18,18 @@ from shared.errors import ConfigError, LinkError
 from shared.log_events import LINK_MESSAGE_REFUSED
 from shared.lone_frames import is_lone_frame
 from shared.messages import ToGateway
+from shared.units import LEAST_GATEWAY_TIMEOUT_S
 from shared.wire import MAX_PART_BYTES, decode_to_worker, encode
 
 QUEUED_MESSAGES: Final = 2_000
 """For each gateway and direction. At 12.5 blocks a second a gateway that does not read is silent for long before."""
 
 HEARTBEAT_MS: Final = 1_000
-HEARTBEAT_TIMEOUT_MS: Final = 3_000
-"""ZMTP's own: the slow second line. The loops' heartbeats decide."""
+LEAST_HEARTBEAT_TIMEOUT_MS: Final = 3_000
+HEARTBEAT_TIMEOUT_MS_PER_S: Final = 1_500
+"""ZMTP's own heartbeat is the second line, for connections whose other end is gone: a half more than a gateway may be
+silent for. The loops' heartbeats decide; ZMTP knows nothing of loops, but would cut off a process that is halted."""
+_MAX_INT: Final = (1 << 31) - 1
 
 LAST_WORDS_MS: Final = 500
 
@@ -46,10 +50,18 @@ class Refused:
     reason: str
 
 
-class Link:
-    """A ROUTER socket. Bind it once; close it, or use it as a context."""
+def heartbeat_timeout_ms(gateway_timeout_s: float) -> int:
+    """Return for how long ZMTP bears that nothing comes, where a gateway may be silent for ``gateway_timeout_s``."""
+    return int(min(max(LEAST_HEARTBEAT_TIMEOUT_MS, HEARTBEAT_TIMEOUT_MS_PER_S * gateway_timeout_s), _MAX_INT))
 
-    def __init__(self) -> None:
+
+class Link:
+    """A ROUTER socket. Bind it once; close it, or use it as a context.
+
+    ``gateway_timeout_s`` is how long a gateway may be silent until it is given up, which is not decided here.
+    """
+
+    def __init__(self, *, gateway_timeout_s: float) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._log = structlog.get_logger()
@@ -63,7 +75,7 @@ class Link:
             (zmq.RCVHWM, QUEUED_MESSAGES),
             (zmq.MAXMSGSIZE, MAX_PART_BYTES),
             (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
-            (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS),
+            (zmq.HEARTBEAT_TIMEOUT, heartbeat_timeout_ms(gateway_timeout_s)),
         ):
             self._socket.setsockopt(option, value)
 
@@ -144,5 +156,5 @@ def check_free(endpoint: str) -> None:
         ConfigError: it cannot.
     """
     if endpoint.startswith("tcp://"):
-        with Link() as link:
+        with Link(gateway_timeout_s=LEAST_GATEWAY_TIMEOUT_S) as link:
             link.bind(endpoint)

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 
@@ -87,6 +88,19 @@ async def test_a_worker_that_hangs_is_given_up_and_taken_back_when_it_wakes(rig:
         await rig.eventually(lambda: _free_slots(gateway, 8))
         async with gateway.ready_client() as client:
             assert await _words(client, rig, rig.noise(12))
+
+
+@pytest.mark.slow
+async def test_a_worker_with_slow_steps_may_be_halted_for_as_long_as_it_may_be_silent(rig: Any) -> None:
+    # Two and a half deadlines of six steps: 6 s.
+    worker = rig.worker("--fake-step-ms", "400", "--measure-s", "0")
+    async with rig.gateway(worker.endpoint) as gateway, gateway.ready_client() as client:
+        worker.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(4.5)
+        worker.process.send_signal(signal.SIGCONT)
+
+        await client.send("Flush", id=7)
+        assert (await client.until("Flushed"))[-1]["id"] == 7
 
 
 async def test_a_client_that_says_nothing_keeps_its_slot_however_soon_silent_gateways_lose_theirs(rig: Any) -> None:
