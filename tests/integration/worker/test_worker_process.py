@@ -91,7 +91,7 @@ def test_a_failed_device_ends_the_process_with_70_and_every_session_is_told(
     [
         (["--model", "fake"], "asr-worker: no endpoint: give --bind tcp://HOST:PORT or set ASR_BIND"),
         (["--bind", "tcp://127.0.0.1:0"], "asr-worker: no configuration file: give --config FILE or set ASR_CONFIG"),
-        (["--bind", "127.0.0.1:0", "--model", "fake"], "--bind 127.0.0.1:0: must be tcp://HOST:PORT or ipc://PATH"),
+        (["--bind", "127.0.0.1:0", "--model", "fake"], "--bind 127.0.0.1:0: must be tcp://HOST:PORT, PORT from"),
         (["--bind", "tcp://127.0.0.1:0", "--config", "gone.toml"], "gone.toml: cannot be read: No such file"),
         (["--bind", "tcp://127.0.0.1:0", "--model", "real"], '--model real: must be "fake"'),
         (["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--fake-delay", "1"], "delay_frames of the fake model"),
