@@ -1,13 +1,17 @@
 import resource
+import socket
+from pathlib import Path
 
 import pytest
 
 from asr_cli.gpus import visible_gpus
-from asr_cli.serve import free_ports, link_endpoints
+from asr_cli.private_folder import holds_sockets
+from asr_cli.serve import free_ports, link_endpoints, link_warnings
 from asr_cli.topology import (
     ServePlan,
     child_environment,
     gateway_arguments,
+    name_of,
     place_workers,
     worker_arguments,
     worker_devices,
@@ -110,9 +114,18 @@ def plan_of_two() -> ServePlan:
         ("/tmp/my files/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
         (f"/tmp/{'ü' * 60}/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
     ],
+    ids=["a socket", "a blank", "too long"],
 )
 def test_the_link_is_a_port_where_a_folder_is_no_place_for_a_socket(folder: str, endpoints: list[str]) -> None:
     assert link_endpoints(folder, [1, 2]) == endpoints
+    assert [folder in warning for warning in link_warnings(folder)] == [True] * endpoints[0].startswith("tcp://")
+
+
+def test_whatever_the_name_of_the_folder_the_socket_of_any_worker_can_be_bound(tmp_path: Path) -> None:
+    longest = next(f"{tmp_path}/{'x' * n}" for n in range(100, 0, -1) if holds_sockets(f"{tmp_path}/{'x' * n}"))
+    Path(longest).mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{longest}/{name_of(99_999)}")
 
 
 def test_more_ports_than_files_may_be_open_are_refused() -> None:
