@@ -17,6 +17,9 @@ from asr_cli.topology import (
     worker_devices,
 )
 from asr_cli.usage import UsageError
+from asr_worker.config import read_settings
+
+DEMO = Path(__file__).parents[3] / "asr_worker" / "demo" / "demo.toml"
 
 TWO_GPUS = (
     "GPU 0: NVIDIA H200 (UUID: GPU-1a)\n  MIG 1g.18gb Device 0: (UUID: MIG-2b)\nGPU 1: NVIDIA H200 (UUID: GPU-3c)\n"
@@ -83,10 +86,19 @@ def test_the_gateway_is_told_of_every_worker_and_its_metrics() -> None:
 def test_a_worker_is_told_its_module_device_and_endpoint() -> None:
     plan = plan_of_two()
     assert worker_arguments(plan, plan.workers[1]) == [
-        *("--config", "c.toml", "--module", "asr", "--bind", "ipc:///b", "--device", "cpu", "--metrics-port", "2"),
+        *("--config", "c.toml", "--module=asr", "--bind", "ipc:///b", "--device", "cpu", "--metrics-port", "2"),
         *("--metrics-host", "127.0.0.1", "--no-measure-only"),
         *("--model", "fake", "--log", "debug"),
     ]
+
+
+def test_a_worker_is_told_its_module_whatever_its_name(tmp_path: Path) -> None:
+    name = "-x"
+    config = tmp_path / "c.toml"
+    config.write_text(DEMO.read_text().replace("[modules.asr", f'[modules."{name}"'))
+    places = place_workers(modules=[name], devices=["cpu"], endpoints=["ipc:///a"], metrics_ports=[1])
+    plan = ServePlan(config=str(config), host="127.0.0.1", port=8080, workers=places)
+    assert read_settings(worker_arguments(plan, places[0]), {}).module_name == name
 
 
 def test_no_worker_of_several_writes_its_endpoint_over_that_of_the_others() -> None:
