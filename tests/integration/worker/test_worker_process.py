@@ -124,6 +124,20 @@ def test_wrong_settings_are_one_clear_message(
     assert "Traceback" not in done.stderr
 
 
+def test_more_audio_than_there_is_memory_for_is_a_wrong_setting(tmp_path: Path, environment: dict[str, str]) -> None:
+    # Some systems promise more memory than they have, until one is told not to: here, 16 GB.
+    limited = ["sh", "-c", 'ulimit -v 16000000; exec "$@"', "sh", sys.executable, "-m", "asr_worker"]
+    flags = ["--model", "fake", "--fake-slots", "4096", "--window-frames", "4096", "--measure-s", "0"]
+    done = subprocess.run(
+        [*limited, *flags, "--bind", "tcp://127.0.0.1:0"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = "asr-worker: window_frames = 4096 with a batch_size of 4096: there is no memory for the 128849018880 bytes"
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_taken_address_is_named_before_a_model_is_loaded(
     start_worker: Fixture, environment: dict[str, str], tmp_path: Path
 ) -> None:
