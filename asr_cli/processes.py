@@ -55,6 +55,7 @@ class ProcessGroup:
         places: Mapping[str, tuple[str, int]],
         modules: Sequence[str],
         title: str,
+        warnings: Sequence[str] = (),
     ) -> None:
         self._supervision = supervision
         self._commands = commands
@@ -62,6 +63,7 @@ class ProcessGroup:
         self._places = places
         self._modules = modules
         self._title = title
+        self._warnings = warnings
         self._terminal = Terminal()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._children: dict[str, asyncio.subprocess.Process] = {}
@@ -71,6 +73,8 @@ class ProcessGroup:
     async def run(self) -> int:
         """Run until a signal ends it; return the exit status. No child is left when it returns."""
         self._terminal.start()
+        for warning in self._warnings:
+            self._terminal.say(warning)
         loop = asyncio.get_running_loop()
         # Who was started by nohup is to outlive its terminal.
         is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from asr_cli.gpus import count_gpus
-from asr_cli.private_folder import private_folder
+from asr_cli.output import shown
+from asr_cli.private_folder import holds_sockets, private_folder
 from asr_cli.processes import ProcessGroup
 from asr_cli.supervision import Supervision
 from asr_cli.topology import (
@@ -33,9 +34,6 @@ from shared.settings import CONFIG, LOG, SILENT, Option, add_options, chosen, ov
 
 DRAIN_MARGIN_S: Final = 5.0
 """What a process may take beyond its own drain deadline before it is killed."""
-
-LONGEST_SOCKET_PATH: Final = 100
-"""A Unix socket's path holds 107 bytes; ZeroMQ needs a few of its own."""
 
 WORKERS: Final = Option(
     name="workers",
@@ -75,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
     check_free(overridden(config.gateway, values))
-    with private_folder() as private_dir:
+    with private_folder(os.environ) as private_dir:
         plan = make_plan(values, config, config_path, private_dir)
         group = ProcessGroup(
             supervision=Supervision(
@@ -89,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
             places=places(plan),
             modules=[module.name for module in config.modules],
             title=title(plan),
+            warnings=link_warnings(private_dir),
         )
         return asyncio.run(group.run())
 
@@ -158,13 +157,18 @@ def common_flags(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def link_endpoints(private_dir: str, ports: Sequence[int]) -> list[str]:
-    """Return one endpoint for each of ``ports``: a socket in ``private_dir``, or the port if that is no path for one.
-
-    Too long, or with a blank, which no endpoint may have.
-    """
-    if len(os.fsencode(private_dir)) > LONGEST_SOCKET_PATH or any(char.isspace() for char in private_dir):
+    """Return one endpoint for each of ``ports``: a socket in ``private_dir``, or the port if that cannot hold one."""
+    if not holds_sockets(private_dir):
         return [f"tcp://127.0.0.1:{port}" for port in ports]
     return [f"ipc://{private_dir}/{name_of(index)}" for index in range(len(ports))]
+
+
+def link_warnings(private_dir: str) -> list[str]:
+    """Say so if the link is not as private as it should be."""
+    if holds_sockets(private_dir):
+        return []
+    reach = "gateway and workers talk over ports of 127.0.0.1, which every user of this machine can reach"
+    return [f"{reach}: no Unix socket can be in {shown(private_dir)}; TMPDIR names a shorter folder, without a blank"]
 
 
 def free_ports(count: int) -> list[int]:

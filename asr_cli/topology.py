@@ -78,7 +78,8 @@ def name_of(index: int) -> str:
 
 def worker_arguments(plan: ServePlan, worker: WorkerPlace) -> list[str]:
     """Return the arguments of ``asr-worker``."""
-    arguments = ["--config", plan.config, "--module", worker.module, "--bind", worker.endpoint]
+    # One word for the module: its name may begin as a flag does.
+    arguments = ["--config", plan.config, f"--module={worker.module}", "--bind", worker.endpoint]
     arguments += ["--device", worker.device, "--metrics-port", str(worker.metrics_port)]
     # Whatever the environment says of workers that run alone: the gateway looks for the metrics there.
     arguments += ["--metrics-host", "127.0.0.1", "--no-measure-only"]

@@ -14,7 +14,7 @@ from typing import Any, Final
 from asr_cli.audio_file import STANDARD_INPUT, AudioFile
 from asr_cli.live_client import Service, transcribe_by_post, transcribe_live
 from asr_cli.output import printing, shown
-from asr_cli.transcript import timed_words
+from asr_cli.transcript import ABOUT_WORDS, timed_words
 from asr_cli.transcript_output import RENDERERS, SUFFIXES, LiveWords, StatusLine, View
 from asr_cli.usage import UsageError
 from shared.allowed import Kind, Shape
@@ -145,7 +145,7 @@ def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace
     view: View = LiveWords(sys.stdout) if live else StatusLine(sys.stderr, name=name, duration_s=audio.duration_s)
     started_at = time.monotonic()
     try:
-        messages = asyncio.run(receive_messages(audio, service, args, view))
+        told = asyncio.run(receive_words(audio, service, args, view, keep=not live))
     except (UsageError, KeyboardInterrupt):
         with printing():
             view.break_off()
@@ -154,7 +154,7 @@ def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace
         view.end(time.monotonic() - started_at)
     if live:
         return
-    text = RENDERERS[args.format](audio.path, audio.duration_s, timed_words(messages))
+    text = RENDERERS[args.format](audio.path, audio.duration_s, timed_words(told))
     if args.output_dir is None:
         with printing():
             sys.stdout.write(text)
@@ -179,14 +179,18 @@ def writing(path: Path) -> Iterator[None]:
         raise UsageError(message) from error
 
 
-async def receive_messages(
-    audio: AudioFile, service: Service, args: argparse.Namespace, view: View
+async def receive_words(
+    audio: AudioFile, service: Service, args: argparse.Namespace, view: View, *, keep: bool
 ) -> list[Mapping[str, Any]]:
-    """Return all messages of the service about this file; the view sees each as it comes."""
-    messages: list[Mapping[str, Any]] = []
+    """Return the messages about words, if they are to be kept; the view sees every message as it comes.
+
+    Nothing else is kept: there is a ``Step`` for each frame, and speech on standard input may never end.
+    """
+    told: list[Mapping[str, Any]] = []
 
     def take(message: Mapping[str, Any]) -> None:
-        messages.append(message)
+        if keep and message["type"] in ABOUT_WORDS:
+            told.append(message)
         with printing():
             view.show(message)
 
@@ -195,4 +199,4 @@ async def receive_messages(
             take(message)
     else:
         await transcribe_live(audio.pieces(), service, rtf=args.rtf, on_message=take)
-    return messages
+    return told

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
+
+ABOUT_WORDS: Final = frozenset({"Word", "EndWord"})
+"""The types of the messages that a transcript is made of."""
 
 
 @dataclass(frozen=True, slots=True)

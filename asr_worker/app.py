@@ -22,8 +22,10 @@ from typing import Final
 import structlog
 
 from asr_worker.config import WorkerSettings, read_settings
+from asr_worker.core.admission import Admission
 from asr_worker.core.handshake import Identity
-from asr_worker.core.model import ModelFacts
+from asr_worker.core.model import AsrModel, ModelFacts
+from asr_worker.core.pcm import ring_bytes
 from asr_worker.core.pool import Pool
 from asr_worker.core.tokens import TokenRecorder
 from asr_worker.io.link import Link, check_free
@@ -137,16 +139,10 @@ def run(settings: WorkerSettings) -> None:
         step_s = warm_up(model)
         log.info(MODEL_WARMED_UP, step_ms=round(1e3 * step_s, 3))
         admission = decide_admission(model, settings.worker, metrics)
-        pool = Pool(
-            facts=model.facts,
-            identity=Identity(worker=_incarnation(), module=settings.module_name),
-            config=settings.worker,
-            admission=admission,
-            detokenize=model.detokenize,
-        )
+        pool = _pool(settings, model, admission)
         pool.note_warm_up(step_s)
         tap = _token_tap(settings, model.facts, metrics, stack)
-        link = stack.enter_context(Link())
+        link = stack.enter_context(Link(gateway_timeout_s=settings.worker.gateway_timeout_s))
         endpoint = link.bind(settings.bind)
         process.loop = Loop(
             pool=pool, model=model, link=link, metrics=metrics, drain_s=settings.worker.drain_s, tap=tap
@@ -159,6 +155,29 @@ def run(settings: WorkerSettings) -> None:
         gc.freeze()
         process.loop.run()
     log.info(PROCESS_STOPPED)
+
+
+def _pool(settings: WorkerSettings, model: AsrModel, admission: Admission) -> Pool:
+    """Make the pool.
+
+    Raises:
+        ConfigError: there is no memory for the audio that may wait in it.
+    """
+    try:
+        return Pool(
+            facts=model.facts,
+            identity=Identity(worker=_incarnation(), module=settings.module_name),
+            config=settings.worker,
+            admission=admission,
+            detokenize=model.detokenize,
+        )
+    except MemoryError as error:
+        n_slots, window = model.facts.n_slots, settings.worker.window_frames
+        message = (
+            f"window_frames = {window} with a batch_size of {n_slots}: there is no memory for the"
+            f" {ring_bytes(n_slots, window)} bytes of audio that gateways may send ahead; one of them must be less"
+        )
+        raise ConfigError(message) from error
 
 
 def _announce(path: Path, endpoint: str) -> None:

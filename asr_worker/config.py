@@ -30,7 +30,12 @@ FAKE: Final = "fake"
 
 _COUNT: Final = Kind(base=int, limits=Range(0))
 _PORT: Final = Kind(base=int, limits=Range(0, 65_535))
-_ENDPOINT: Final = Kind(base=str, limits=Shape(r"(tcp|ipc)://.+", "tcp://HOST:PORT or ipc://PATH"))
+# ZeroMQ takes for a port what begins like one, and of a large number what is left in 16 bits.
+_PORT_OR_ANY: Final = r"(\*|[0-9]{1,4}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5]))))"
+_ENDPOINT: Final = Kind(
+    base=str,
+    limits=Shape(rf"tcp://.+:{_PORT_OR_ANY}|ipc://.+", "tcp://HOST:PORT, PORT from 0 to 65535, or ipc://PATH"),
+)
 
 _OPTIONS: Final = (
     CONFIG,

@@ -58,7 +58,7 @@ class Ours:
     """The worker's ``Link``: decodes what comes, encodes what goes."""
 
     def __init__(self, endpoint: str, n_rows: int) -> None:
-        self._link = Link()
+        self._link = Link(gateway_timeout_s=PATIENCE_MS / 1e3)
         self._link.bind(endpoint)
         self._block = step_block(n_rows)
 

@@ -37,7 +37,13 @@ FileReference = Annotated[
     ),
     Expanded(),
 ]
-Route = Annotated[str, Shape(r"(/[A-Za-z0-9._~-]+)+/?", 'a path like "/api/asr-streaming"')]
+Route = Annotated[
+    str,
+    Shape(
+        r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)+/?", 'a path like "/api/asr-streaming", without "." and ".." as its parts'
+    ),
+]
+"""Clients take such parts for steps to other folders, and ask for a path without them."""
 Key = Annotated[
     str,
     Shape(

@@ -83,6 +83,9 @@ def _service(path: Path, table: TomlTable, findings: Findings) -> ServiceConfig 
     listed = table.table("modules", required=True)
     table.finish()
     tables = listed.tables() if listed else {}
+    if "" in tables:
+        # A worker is told by its name which module is its own.
+        findings.errors.append('[modules.""]: the name of a module must be a text of at least one character')
     if listed and not tables:
         table.complain("modules", f'must hold at least one [modules.NAME] with type = "{MODULE_TYPE}"')
     modules = tuple(filter(None, [_module(name, one) for name, one in tables.items()]))

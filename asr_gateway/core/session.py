@@ -124,7 +124,7 @@ class Session:
         """Have the words of everything received so far brought out by silence that the server supplies.
 
         Raises:
-            BadMessageError: 64 flushes, resets and Inits are under way already.
+            BadMessageError: 64 flushes and resets are under way already.
         """
         self._count_control("Flush")
         n_zeros = self._framer.pad()
@@ -141,7 +141,7 @@ class Session:
         A partial frame belongs to what comes after: there is no model step that could end in its middle.
 
         Raises:
-            BadMessageError: 64 flushes, resets and Inits are under way already.
+            BadMessageError: 64 flushes and resets are under way already.
         """
         self._count_control("Reset")
         frame = FrameIndex(self._position())
@@ -156,10 +156,10 @@ class Session:
         """Start afresh: audio and requests not yet processed vanish, steps and times begin again, Ready answers.
 
         Raises:
-            BadMessageError: 64 flushes, resets and Inits are under way already.
+            BadMessageError: 64 Inits are under way already.
         """
         if self._n_restarts + self._n_early_inits >= MAX_PENDING_CONTROLS:
-            _refuse_control("Init")
+            _refuse_control("Init", "Inits")
         self._framer.clear()
         self._account.hold(0)
         self._controls.clear()
@@ -182,7 +182,7 @@ class Session:
 
     def _count_control(self, name: str) -> None:
         if self._n_controls == MAX_PENDING_CONTROLS:
-            _refuse_control(name)
+            _refuse_control(name, "flushes and resets")
         self._n_controls += 1
 
     def _position(self) -> int:
@@ -328,6 +328,6 @@ _STREAMING: Final = SessionState.STREAMING
 _DRAINING: Final = SessionState.DRAINING
 
 
-def _refuse_control(name: str) -> NoReturn:
-    message = f"{name}: {MAX_PENDING_CONTROLS} flushes, resets and Inits are under way, no more are allowed"
+def _refuse_control(name: str, kinds: str) -> NoReturn:
+    message = f"{name}: {MAX_PENDING_CONTROLS} {kinds} are under way, no more are allowed"
     raise BadMessageError(message)

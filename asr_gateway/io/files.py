@@ -30,7 +30,7 @@ from asr_gateway.io.spool import BodyLimits, spooled_body
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
 from shared.errors import AsrError, BadMessageError, ClientGoneError, NoFreeSlotError, UnsupportedEncodingError
-from shared.log_events import FILE_REFUSED, FILE_TRANSCRIBED
+from shared.log_events import FILE_REFUSED, FILE_TRANSCRIBED, UNEXPECTED_ERROR_CAUGHT
 from shared.messages import EventKind, SessionKind, StepEvent
 from shared.units import SAMPLE_RATE
 
@@ -132,9 +132,12 @@ class FileTranscriber:
                 # Taken before anything is waited for: requests that come together all find the same number waiting.
                 place.enter_context(self._in_line())
                 events = await self._unless_ended(request, self._transcribe(request, module, post, place))
+            answer = web.json_response([self._dialect.fields(event) for event in events])
         except AsrError as error:
             return self._refused(error, post)
-        answer = web.json_response([self._dialect.fields(event) for event in events])
+        except Exception as error:  # noqa: BLE001 the top of a request: whatever broke, the others live on
+            self._log.exception(UNEXPECTED_ERROR_CAUGHT, **post.place(), error=type(error).__name__)
+            return self._refused(AsrError("the gateway has failed; its log says why"), post)
         self._metrics.post_answered(200)
         self._metrics.words_sent(sum(event.kind is EventKind.WORD for event in events))
         self._metrics.bytes_sent(answer.content_length or 0)

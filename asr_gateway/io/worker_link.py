@@ -43,7 +43,9 @@ MAX_UNSENT: Final = 1_024
 _SEND_HWM: Final = 1_000
 _RECEIVE_HWM: Final = 10_000
 _ZMTP_HEARTBEAT_MS: Final = 1_000
-_ZMTP_TIMEOUT_MS: Final = 3_000
+_ZMTP_TIMEOUT_MS: Final = 30_000
+"""The second line, for connections whose other end has vanished before it said Welcome. Who did is judged by the fleet,
+which waits for longer where steps are slow; ZMTP would cut off a worker that was halted for a moment."""
 _RECONNECT_MS: Final = 100
 _RECONNECT_MAX_MS: Final = 1_000
 # Enums in zmq: of what its calls take, and of the sums of them, numbers are half the time of a short message.

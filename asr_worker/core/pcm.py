@@ -9,7 +9,7 @@ Whole rows make both directions one fancy assignment, however many slots take pa
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.units import FRAME_SAMPLES, SlotIndex
+from shared.units import FRAME_BYTES, FRAME_SAMPLES, SlotIndex
 
 
 def rank_among_equals(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -21,6 +21,11 @@ def rank_among_equals(values: NDArray[np.int64]) -> NDArray[np.int64]:
     ranks = np.empty(len(values), np.int64)
     ranks[order] = positions - np.maximum.accumulate(np.where(starts, positions, 0))
     return ranks
+
+
+def ring_bytes(n_slots: int, window: int) -> int:
+    """Return how many bytes of audio ``n_slots`` rings of ``window`` frames hold."""
+    return n_slots * window * FRAME_BYTES
 
 
 class PcmRings:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 
@@ -100,6 +101,19 @@ async def test_a_session_goes_to_another_worker_if_the_one_that_was_asked_does_n
         # The late Ready was for a session that is elsewhere: its slot is not taken.
         for _ in range(7):
             await stack.enter_async_context(gateway.ready_client())
+
+
+@pytest.mark.slow
+async def test_a_worker_with_slow_steps_may_be_halted_for_as_long_as_it_may_be_silent(rig: Any) -> None:
+    # Two and a half deadlines of six steps: 6 s.
+    worker = rig.worker("--fake-step-ms", "400", "--measure-s", "0")
+    async with rig.gateway(worker.endpoint) as gateway, gateway.ready_client() as client:
+        worker.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(4.5)
+        worker.process.send_signal(signal.SIGCONT)
+
+        await client.send("Flush", id=7)
+        assert (await client.until("Flushed"))[-1]["id"] == 7
 
 
 async def test_a_client_that_says_nothing_keeps_its_slot_however_soon_silent_gateways_lose_theirs(rig: Any) -> None:

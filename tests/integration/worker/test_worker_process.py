@@ -91,7 +91,7 @@ def test_a_failed_device_ends_the_process_with_70_and_every_session_is_told(
     [
         (["--model", "fake"], "asr-worker: no endpoint: give --bind tcp://HOST:PORT or set ASR_BIND"),
         (["--bind", "tcp://127.0.0.1:0"], "asr-worker: no configuration file: give --config FILE or set ASR_CONFIG"),
-        (["--bind", "127.0.0.1:0", "--model", "fake"], "--bind 127.0.0.1:0: must be tcp://HOST:PORT or ipc://PATH"),
+        (["--bind", "127.0.0.1:0", "--model", "fake"], "--bind 127.0.0.1:0: must be tcp://HOST:PORT, PORT from"),
         (["--bind", "tcp://127.0.0.1:0", "--config", "gone.toml"], "gone.toml: cannot be read: No such file"),
         (["--bind", "tcp://127.0.0.1:0", "--model", "real"], '--model real: must be "fake"'),
         (["--bind", "tcp://127.0.0.1:0", "--model", "fake", "--fake-delay", "1"], "delay_frames of the fake model"),
@@ -121,6 +121,20 @@ def test_wrong_settings_are_one_clear_message(
     )
     assert done.returncode == 1
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_more_audio_than_there_is_memory_for_is_a_wrong_setting(tmp_path: Path, environment: dict[str, str]) -> None:
+    # Some systems promise more memory than they have, until one is told not to: here, 16 GB.
+    limited = ["sh", "-c", 'ulimit -v 16000000; exec "$@"', "sh", sys.executable, "-m", "asr_worker"]
+    flags = ["--model", "fake", "--fake-slots", "4096", "--window-frames", "4096", "--measure-s", "0"]
+    done = subprocess.run(
+        [*limited, *flags, "--bind", "tcp://127.0.0.1:0"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = "asr-worker: window_frames = 4096 with a batch_size of 4096: there is no memory for the 128849018880 bytes"
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -57,13 +57,15 @@ async def test_a_child_that_the_system_cannot_start_now_is_tried_again_later(
         places={"gateway": ("127.0.0.1", 9)},
         modules=["asr"],
         title="nothing",
+        warnings=["mind the gap"],
     )
     running = asyncio.create_task(group.run())
     await tried.wait()
     os.kill(os.getpid(), signal.SIGTERM)
 
     assert await asyncio.wait_for(running, 10) == 0
-    assert capsys.readouterr().out.splitlines()[:2] == [
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "asr: mind the gap",
         "asr: gateway cannot be started: Cannot allocate memory",
         "asr: gateway ended with status 71; starting it again in 1 s",
     ]

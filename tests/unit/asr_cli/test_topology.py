@@ -1,18 +1,25 @@
 import resource
+import socket
+from pathlib import Path
 
 import pytest
 
 from asr_cli.gpus import visible_gpus
-from asr_cli.serve import free_ports, link_endpoints
+from asr_cli.private_folder import holds_sockets
+from asr_cli.serve import free_ports, link_endpoints, link_warnings
 from asr_cli.topology import (
     ServePlan,
     child_environment,
     gateway_arguments,
+    name_of,
     place_workers,
     worker_arguments,
     worker_devices,
 )
 from asr_cli.usage import UsageError
+from asr_worker.config import read_settings
+
+DEMO = Path(__file__).parents[3] / "asr_worker" / "demo" / "demo.toml"
 
 TWO_GPUS = (
     "GPU 0: NVIDIA H200 (UUID: GPU-1a)\n  MIG 1g.18gb Device 0: (UUID: MIG-2b)\nGPU 1: NVIDIA H200 (UUID: GPU-3c)\n"
@@ -79,10 +86,19 @@ def test_the_gateway_is_told_of_every_worker_and_its_metrics() -> None:
 def test_a_worker_is_told_its_module_device_and_endpoint() -> None:
     plan = plan_of_two()
     assert worker_arguments(plan, plan.workers[1]) == [
-        *("--config", "c.toml", "--module", "asr", "--bind", "ipc:///b", "--device", "cpu", "--metrics-port", "2"),
+        *("--config", "c.toml", "--module=asr", "--bind", "ipc:///b", "--device", "cpu", "--metrics-port", "2"),
         *("--metrics-host", "127.0.0.1", "--no-measure-only"),
         *("--model", "fake", "--log", "debug"),
     ]
+
+
+def test_a_worker_is_told_its_module_whatever_its_name(tmp_path: Path) -> None:
+    name = "-x"
+    config = tmp_path / "c.toml"
+    config.write_text(DEMO.read_text().replace("[modules.asr", f'[modules."{name}"'))
+    places = place_workers(modules=[name], devices=["cpu"], endpoints=["ipc:///a"], metrics_ports=[1])
+    plan = ServePlan(config=str(config), host="127.0.0.1", port=8080, workers=places)
+    assert read_settings(worker_arguments(plan, places[0]), {}).module_name == name
 
 
 def test_no_worker_of_several_writes_its_endpoint_over_that_of_the_others() -> None:
@@ -110,9 +126,18 @@ def plan_of_two() -> ServePlan:
         ("/tmp/my files/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
         (f"/tmp/{'ü' * 60}/asr-x", ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]),
     ],
+    ids=["a socket", "a blank", "too long"],
 )
 def test_the_link_is_a_port_where_a_folder_is_no_place_for_a_socket(folder: str, endpoints: list[str]) -> None:
     assert link_endpoints(folder, [1, 2]) == endpoints
+    assert [folder in warning for warning in link_warnings(folder)] == [True] * endpoints[0].startswith("tcp://")
+
+
+def test_whatever_the_name_of_the_folder_the_socket_of_any_worker_can_be_bound(tmp_path: Path) -> None:
+    longest = next(f"{tmp_path}/{'x' * n}" for n in range(100, 0, -1) if holds_sockets(f"{tmp_path}/{'x' * n}"))
+    Path(longest).mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{longest}/{name_of(99_999)}")
 
 
 def test_more_ports_than_files_may_be_open_are_refused() -> None:

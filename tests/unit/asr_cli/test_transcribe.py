@@ -29,7 +29,7 @@ from aiohttp import web
 from asr_cli.__main__ import main
 from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import OnMessage, Service, connection, transcribe_by_post, transcribe_live
-from asr_cli.transcribe import DEFAULT_KEY, chosen_service
+from asr_cli.transcribe import DEFAULT_KEY, chosen_service, receive_words
 from asr_cli.transcript_output import render_json
 from asr_cli.usage import UsageError
 from shared.units import SAMPLE_RATE
@@ -349,6 +349,37 @@ def test_after_ctrl_c_the_prompt_begins_a_line_of_its_own(
     monkeypatch.setattr("asr_cli.transcribe.transcribe_live", interrupted)
     assert main(["transcribe", str(write_audio(tmp_path / "a.wav"))]) == 130
     assert capsys.readouterr().out == "one\n"
+
+
+class BlindView:
+    """Looks at nothing."""
+
+    def show(self, message: Mapping[str, Any]) -> None:
+        """Pass it over."""
+
+    def end(self, elapsed_s: float) -> None:
+        """Say nothing."""
+
+    def break_off(self) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_of_what_a_service_says_only_words_are_kept_and_only_for_a_transcript_at_the_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keep: bool,  # noqa: FBT001
+) -> None:
+    words = [{"type": "Word", "text": "one", "start_time": 0.0}, {"type": "EndWord", "stop_time": 0.4}]
+
+    async def hour(*_: object, on_message: OnMessage, **__: object) -> None:
+        for message in ({"type": "Ready"}, *({"type": "Step", "step_idx": i} for i in range(45_000)), *words):
+            on_message(message)
+
+    monkeypatch.setattr("asr_cli.transcribe.transcribe_live", hour)
+    audio, service = AudioFile(write_audio(tmp_path / "a.wav")), Service(url="", key="right")
+    args = argparse.Namespace(post=False, rtf=0.0)
+    assert await receive_words(audio, service, args, BlindView(), keep=keep) == words * keep
 
 
 @asynccontextmanager

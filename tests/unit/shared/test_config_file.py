@@ -118,6 +118,9 @@ def test_the_mark_that_some_editors_put_before_a_file_is_skipped(sample_config: 
     assert sample_config.load("\ufeff" + sample_config.base).warnings == ()
 
 
+ROUTE = 'must be a path like "/api/asr-streaming", without "." and ".." as its parts'
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
@@ -131,8 +134,12 @@ def test_the_mark_that_some_editors_put_before_a_file_is_skipped(sample_config: 
         ("temperature = 0", "log_frequency_s = 0.0", "log_frequency_s = 0.0: must be a number above 0"),
         ("temperature = 0", 'dtype_override = "fp8"', 'dtype_override = "fp8": must be one of "bf16", "f16", "f32"'),
         ("temperature = 0", 'mimi = "big"', 'mimi = "big": must be a table'),
-        ('path = "/api/asr"', 'path = "api"', 'path = "api": must be a path like "/api/asr-streaming"'),
-        ('path = "/api/asr"', 'path = "/{x}"', 'path = "/{x}": must be a path like "/api/asr-streaming"'),
+        ('path = "/api/asr"', 'path = "api"', f'path = "api": {ROUTE}'),
+        ('path = "/api/asr"', 'path = "/{x}"', f'path = "/{{x}}": {ROUTE}'),
+        ('path = "/api/asr"', 'path = "/api/../x"', f'path = "/api/../x": {ROUTE}'),
+        ('path = "/api/asr"', 'path = "/./x"', f'path = "/./x": {ROUTE}'),
+        ('path = "/api/asr"', 'path = "/api/.."', f'path = "/api/..": {ROUTE}'),
+        ('path = "/api/asr"', 'path = "/api/./"', f'path = "/api/./": {ROUTE}'),
         ('path = "/api/asr"', 'path = "/metrics"', 'path = "/metrics": is a route of the service itself'),
         (
             '"lm.safetensors"',
@@ -253,6 +260,18 @@ def test_two_modules_live_side_by_side(sample_config: Any) -> None:
     assert service.module("french").path == "/api/french"
     with pytest.raises(KeyError):
         service.module(None)
+
+
+def test_a_module_without_a_name_is_refused(sample_config: Any) -> None:
+    assert sample_config.problems(sample_config.base.replace("[modules.asr", '[modules.""')) == [
+        '[modules.""]: the name of a module must be a text of at least one character'
+    ]
+
+
+@pytest.mark.parametrize("path", ["/.well-known/asr", "/...", "/api/v1..2/", "/~asr"])
+def test_dots_in_the_parts_of_a_path_are_fine(sample_config: Any, path: str) -> None:
+    text = sample_config.changed('path = "/api/asr"', f'path = "{path}"')
+    assert sample_config.load(text).service.modules[0].path == path
 
 
 @pytest.mark.parametrize("tail", ["", "[modules]\n"])

@@ -290,9 +290,9 @@ def test_sixty_four_flushes_and_resets_may_be_under_way() -> None:
         begun.receive_flush(None)
         begun.receive_reset(None)
 
-    with pytest.raises(BadMessageError, match="Flush: 64"):
+    with pytest.raises(BadMessageError, match="Flush: 64 flushes and resets are under way"):
         begun.receive_flush(None)
-    with pytest.raises(BadMessageError, match="Reset: 64"):
+    with pytest.raises(BadMessageError, match="Reset: 64 flushes and resets are under way"):
         begun.receive_reset(None)
 
 
@@ -384,7 +384,7 @@ def test_sixty_four_inits_may_be_under_way(has_slot: bool) -> None:  # noqa: FBT
     for _ in range(64):
         begun.receive_init()
 
-    with pytest.raises(BadMessageError, match="Init: 64"):
+    with pytest.raises(BadMessageError, match="Init: 64 Inits are under way"):
         begun.receive_init()
 
 

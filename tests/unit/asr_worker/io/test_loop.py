@@ -18,7 +18,7 @@ def test_a_loop_that_stands_still_is_first_not_ready_and_at_last_stuck() -> None
         admission=admit(model.facts, config),
         detokenize=model.detokenize,
     )
-    with Link() as link:
+    with Link(gateway_timeout_s=config.gateway_timeout_s) as link:
         loop = Loop(pool=pool, model=model, link=link, metrics=WorkerMetrics(), drain_s=1.0, clock=lambda: now)
 
         assert (loop.is_ready(), loop.is_stuck()) == (True, False)
