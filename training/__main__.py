@@ -45,6 +45,8 @@ from training.utterance import Batch, UtteranceSource
 HERE = Path(__file__).parent
 _PEAK, _PEAK_FROM_CHECKPOINT = 1.5e-3, 4e-4
 """At 8e-4 the loss of a run from the checkpoint that ships rose."""
+_STATE_SUFFIX: Final = ".pt"
+"""Of a run's state; a published checkpoint is named by its TOML file."""
 _KEPT_BYTES: Final = (2 << 30) - 1
 _FRAMES: Final = 64
 """Of an utterance: longer than the language model's context, so that it never leans on a session's start."""
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
     train.add_argument("--minutes", type=_minutes, default=60.0)
     train.add_argument("--steps", type=_count, help="instead of minutes")
-    train.add_argument("--config", type=Path, default=HERE / "demo.toml", help="sizes of the model")
+    train.add_argument("--config", type=Path, help="sizes of the model; else those of the checkpoint, or demo.toml here")
     train.add_argument(
         "--start-from",
         type=Path,
@@ -165,12 +167,20 @@ def peak_of(wanted: float | None, *, goes_on: bool) -> float:
     return _PEAK_FROM_CHECKPOINT if goes_on else _PEAK
 
 
+def config_of(wanted: Path | None, start_from: Path | None) -> Path:
+    """Return the file with the sizes to train: what is wanted, or those of the checkpoint that it starts from."""
+    if wanted is not None:
+        return wanted
+    return start_from if start_from is not None and start_from.suffix != _STATE_SUFFIX else HERE / "demo.toml"
+
+
 def _train(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     # Fresh pages for every tensor, each cleared by the system first, were a fifth of a step.
     keep_freed_memory(_KEPT_BYTES)
     args.out.mkdir(parents=True, exist_ok=True)
-    module = module_of(args.config)
+    config = config_of(args.config, args.start_from)
+    module = module_of(config)
     net = Net(module, args.seed)
     bank = Bank(args.bank)
 
@@ -180,7 +190,7 @@ def _train(args: argparse.Namespace) -> None:
             bank, n_frames=_FRAMES, delay=module.delay_frames, n_words=n_words, seed=args.seed, fare=fare
         )
 
-    is_published = args.start_from is not None and args.start_from.suffix != ".pt"
+    is_published = args.start_from is not None and args.start_from.suffix != _STATE_SUFFIX
     if args.start_from and not is_published:
         take_over(net, torch.load(args.start_from, weights_only=True)["net"])
         net.codebooks.write(net.mimi.quantizer)
@@ -215,7 +225,7 @@ def _train(args: argparse.Namespace) -> None:
     if not trainer.run(next_batch, stop.is_set):
         say(f"stopped at step {trainer.step}; the same command goes on from {settings.state}")
         return
-    export(net, args.config, args.out)
+    export(net, config, args.out)
     say(f"wrote {args.out / 'demo.toml'}")
 
 

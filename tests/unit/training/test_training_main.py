@@ -1,8 +1,10 @@
 import sys
+from pathlib import Path
 
 import pytest
 
-from training.__main__ import main, peak_of
+import training
+from training.__main__ import config_of, main, peak_of
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,10 @@ def test_a_run_of_nothing_is_refused_by_name(
 def test_a_run_from_a_checkpoint_learns_slower_unless_it_is_told_otherwise() -> None:
     assert peak_of(None, goes_on=True) < peak_of(None, goes_on=False)
     assert peak_of(2e-3, goes_on=True) == peak_of(2e-3, goes_on=False) == 2e-3
+
+
+def test_a_run_has_the_sizes_of_the_checkpoint_that_it_starts_from_unless_told_otherwise() -> None:
+    ours = Path(training.__file__).parent / "demo.toml"
+    assert config_of(None, None) == config_of(None, Path("joint.pt")) == ours
+    assert config_of(None, Path("tuned/demo.toml")) == Path("tuned/demo.toml")
+    assert config_of(Path("mine.toml"), Path("tuned/demo.toml")) == Path("mine.toml")
