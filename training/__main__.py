@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
     train.add_argument("--minutes", type=_minutes, default=60.0)
     train.add_argument("--steps", type=_count, help="instead of minutes")
-    train.add_argument("--config", type=Path, help="sizes of the model; else those of the checkpoint, or demo.toml here")
+    train.add_argument("--config", type=Path, help="sizes of the model; else the checkpoint's, or demo.toml here")
     train.add_argument(
         "--start-from",
         type=Path,

@@ -80,7 +80,7 @@ def write_json(results: Sequence[Result], path: Path) -> None:
 def plot(results: Sequence[Result], path: Path) -> bool:
     """Draw word error rates with their intervals, all checkpoints side by side; False without matplotlib."""
     try:
-        from matplotlib.figure import Figure  # type: ignore[import-not-found]  # noqa: PLC0415 - only for this picture
+        from matplotlib.figure import Figure  # noqa: PLC0415 - only for this picture
     except ImportError:
         return False
     rows = [i for i in range(len(results[0].sets)) if any(_has_errors(result.sets[i][2]) for result in results)]
