@@ -1,6 +1,7 @@
 """From start to stop: when the service may be used, what survives what, and that nothing stays behind."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -106,10 +107,11 @@ def test_wrong_weights_of_one_module_end_the_start_although_another_serves_alrea
     # Found only when the weights are read, when the other worker may be ready or not.
     other = module.replace("modules.asr", "modules.other").replace("/api/asr-", "/api/other-")
     broken = tmp_path / "broken.toml"
-    broken.write_text(text + other.replace("num_layers = 6", "num_layers = 7"))
+    n_layers = int(re.findall(r"num_layers = (\d+)", other)[0])
+    broken.write_text(text + other.replace(f"num_layers = {n_layers}", f"num_layers = {n_layers + 1}", 1))
     service = start_service("--config", str(broken))
     assert service.process.wait(timeout=60) == 1
-    assert "transformer.layers.6" in service.output()
+    assert f"transformer.layers.{n_layers}" in service.output()
     assert "asr: worker-1 ended with status 1; nothing is served until that is mended" in service.output()
 
 

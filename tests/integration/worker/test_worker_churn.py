@@ -18,6 +18,8 @@ Speech = Callable[[int, int], NDArray[np.float32]]
 
 N_SESSIONS = 200
 N_SLOTS = 8
+N_NEVER = 1_000
+"""More steps than any session has."""
 
 
 class Churn:
@@ -30,6 +32,8 @@ class Churn:
         self.n_cut = 0
         self._make_speech = make_speech
         self._expected: dict[int, tuple[int, list[WordEvent]]] = {}
+        self._cut_after: dict[int, int] = {}
+        """Steps after which a session is ended before all was said: by steps, as turns tell how busy the machine is."""
         self._chance = random.Random(7)
 
     def turn(self) -> None:
@@ -47,6 +51,8 @@ class Churn:
         assert isinstance(home.open(number), Ready)
         pcm = self._make_speech(number, self._chance.randint(0, 60))
         self.homes[number], self._expected[number] = home, (len(pcm), expected_events(pcm, flush=True))
+        if self._chance.random() < 0.3:
+            self._cut_after[number] = self._chance.randint(0, 30)
         session = home.sessions[number]
         session.say(pcm)
         session.marker(number)
@@ -60,7 +66,7 @@ class Churn:
             frames = [frame for frame, flag in session.rows if flag == StepFlag.CLIENT]
             assert frames == list(range(n_frames))
             return True
-        if self._chance.random() < 0.03:
+        if len(session.rows) >= self._cut_after.get(number, N_NEVER):
             self.n_cut += 1
             assert session.words == words[: len(session.words)]
             return True
