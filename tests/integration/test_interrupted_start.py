@@ -8,7 +8,6 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import builtins, os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in a shell's background inherit that it is ignored
 real = builtins.__import__
 def slow(name, *rest):
     if name == {heavy!r}:
