@@ -1,8 +1,8 @@
 """For all tests: what surrounds a run of the tests decides nothing.
 
 Hypothesis draws what it likes, but a busy machine is no reason to fail. Settings of this service in the environment,
-and proxies that no request to this machine may go through, are the developer's own. Nor are the tests a job in a shell's
-background, for which Ctrl-C is ignored, by all that they start as well.
+and proxies that no request to this machine may go through, are the developer's own. Nor are the tests a job in a
+shell's background, for which Ctrl-C is ignored, by all that they start as well.
 """
 
 import os
