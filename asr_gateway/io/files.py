@@ -128,10 +128,10 @@ class FileTranscriber:
         post = _Post()
         try:
             post.key = self._check_headers(request)
-            with ExitStack() as place:
+            with ExitStack() as waiting:
                 # Taken before anything is waited for: requests that come together all find the same number waiting.
-                place.enter_context(self._in_line())
-                events = await self._unless_ended(request, self._transcribe(request, module, post, place))
+                waiting.enter_context(self._in_line())
+                events = await self._unless_ended(request, self._transcribe(request, module, post, waiting))
             answer = web.json_response([self._dialect.fields(event) for event in events])
         except AsrError as error:
             return self._refused(error, post)
@@ -174,12 +174,12 @@ class FileTranscriber:
             message = f"{self._n_waiting} files are waiting already, and at most {self._config.file_queue_length} may"
             raise NoFreeSlotError(message)
 
-    async def _transcribe(self, request: web.Request, module: str, post: _Post, place: ExitStack) -> list[StepEvent]:
+    async def _transcribe(self, request: web.Request, module: str, post: _Post, waiting: ExitStack) -> list[StepEvent]:
         async with AsyncExitStack() as stack:
             file = await stack.enter_async_context(spooled_body(request, self._body_limits))
             self._metrics.bytes_received(file.tell())
             decoder, stream = await self._get_turn(stack, file, module, post)
-            place.close()
+            waiting.close()
             clock = asyncio.get_running_loop().time
             begun, audio_s = clock(), 0.0
             try:
