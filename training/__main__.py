@@ -2,6 +2,7 @@
 
 bank      speak the phrases that training is made of (needs Debian's libespeak-ng1, flite)
 train     train from nothing, or from a published checkpoint, and export
+average   make one checkpoint of several that began at the same one
 eval      examine checkpoints through the service (needs Debian's festival and voices too)
 samples   make the sample utterances and the words to expect, for a checkpoint that ships
 finetune  adapt a checkpoint of any size to (audio, words with times)
@@ -24,6 +25,7 @@ import torch
 from shared.allocator import keep_freed_memory
 from shared.errors import AsrError
 from training import words
+from training.average import average
 from training.bank import Bank, synthesise, write_bank
 from training.espeak import SynthesisError
 from training.evaluate import Examination, examine
@@ -79,38 +81,26 @@ def _minutes(text: str) -> float:
     return minutes
 
 
+def _part(text: str) -> tuple[float, Path]:
+    weight, _, folder = text.partition("=")
+    try:
+        return float(weight), Path(folder)
+    except ValueError:
+        message = f"{text!r} is not a weight, =, and a checkpoint's folder, like 0.5=build/demo"
+        raise argparse.ArgumentTypeError(message) from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    bank = commands.add_parser("bank", help="speak the phrases")
-    bank.add_argument("--bank", type=Path, required=True)
-    bank.add_argument("--phrases", type=_count, default=20_000)
-    bank.add_argument("--flite-share", type=float, default=0.15, help="of synthetic phrases; slow to speak")
-    bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
-    bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
-    bank.add_argument("--manifest", type=Path, help="JSON lines of other recordings, as for finetune: all are added")
-    bank.add_argument("--kokoro", type=Path, help="folder of Kokoro-82M as ONNX: model.onnx, tokenizer.json, voices/")
-    bank.add_argument("--kokoro-phrases", type=_count, default=1_500, help="that it speaks; a second costs a second")
-    bank.add_argument("--seed", type=int, default=11)
-    bank.set_defaults(run=_bank)
-    train = commands.add_parser("train", help="train and export")
-    train.add_argument("--bank", type=Path, required=True)
-    train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
-    train.add_argument("--minutes", type=_minutes, default=60.0)
-    train.add_argument("--steps", type=_count, help="instead of minutes")
-    train.add_argument("--config", type=Path, help="sizes of the model; else the checkpoint's, or demo.toml here")
-    train.add_argument(
-        "--start-from",
-        type=Path,
-        help="TOML of a checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
-    )
-    train.add_argument("--peak", type=float, help="highest learning rate; 1.5e-3 from nothing, 4e-4 from a checkpoint")
-    train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    train.add_argument("--batch", type=_count, default=8)
-    train.add_argument("--seed", type=int, default=1)
-    train.set_defaults(run=_train)
+    _bank_arguments(commands.add_parser("bank", help="speak the phrases"))
+    _train_arguments(commands.add_parser("train", help="train and export"))
+    mean = commands.add_parser("average", help="make one checkpoint of several")
+    mean.add_argument("parts", nargs="+", metavar="WEIGHT=FOLDER", type=_part, help="weights together 1")
+    mean.add_argument("--out", type=Path, required=True)
+    mean.set_defaults(run=lambda args: average(args.parts, args.out))
     evaluate = commands.add_parser("eval", help="examine checkpoints")
     evaluate.add_argument("checkpoints", nargs="+", metavar="NAME=TOML")
     evaluate.add_argument("--out", type=Path, required=True)
@@ -137,6 +127,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _bank_arguments(bank: argparse.ArgumentParser) -> None:
+    bank.add_argument("--bank", type=Path, required=True)
+    bank.add_argument("--phrases", type=_count, default=20_000)
+    bank.add_argument("--flite-share", type=float, default=0.15, help="of synthetic phrases; slow to speak")
+    bank.add_argument("--alike-share", type=float, default=0.0, help="of foreign words: almost words of the vocabulary")
+    bank.add_argument("--people", type=Path, help="folder of recorded words: WORD/SPEAKER_nohash_N.wav")
+    bank.add_argument("--people-share", type=float, default=0.3, help="of the phrases")
+    bank.add_argument("--manifest", type=Path, help="JSON lines of other recordings, as for finetune: all are added")
+    bank.add_argument("--kokoro", type=Path, help="folder of Kokoro-82M as ONNX: model.onnx, tokenizer.json, voices/")
+    bank.add_argument("--kokoro-phrases", type=_count, default=1_500, help="that it speaks; a second costs a second")
+    bank.add_argument("--seed", type=int, default=11)
+    bank.set_defaults(run=_bank)
+
+
+def _train_arguments(train: argparse.ArgumentParser) -> None:
+    train.add_argument("--bank", type=Path, required=True)
+    train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
+    train.add_argument("--minutes", type=_minutes, default=60.0)
+    train.add_argument("--steps", type=_count, help="instead of minutes")
+    train.add_argument("--config", type=Path, help="sizes of the model; else the checkpoint's, or demo.toml here")
+    train.add_argument(
+        "--start-from",
+        type=Path,
+        help="TOML of a checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
+    )
+    train.add_argument("--peak", type=float, help="highest learning rate; 1.5e-3 from nothing, 4e-4 from a checkpoint")
+    train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    train.add_argument("--batch", type=_count, default=8)
+    train.add_argument("--seed", type=int, default=1)
+    train.set_defaults(run=_train)
+
+
 def say(line: str) -> None:
     """Print with the time of day."""
     print(time.strftime("%H:%M:%S"), line, flush=True)
@@ -151,7 +173,12 @@ def _bank(args: argparse.Namespace) -> None:
     if args.people:
         people = People(args.people, words.VOCABULARY, held_out=False, sounds_of=Pronunciations().sounds_of)
     phrases = synthesise(
-        args.seed, args.phrases, flite_share=args.flite_share, people=people, people_share=args.people_share
+        args.seed,
+        args.phrases,
+        flite_share=args.flite_share,
+        people=people,
+        people_share=args.people_share,
+        alike_share=args.alike_share,
     )
     foreign = foreign_recordings() if people else ()
     recordings = read_manifest(args.manifest) if args.manifest else ()

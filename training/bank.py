@@ -62,15 +62,23 @@ class Phrase:
 
 
 class PhraseSource:
-    """Draws phrases; ``held_out`` decides which foreign words and languages may occur."""
+    """Draws phrases.
 
-    def __init__(self, phonemes: Callable[[str], str], *, held_out: bool) -> None:
+    Args:
+        phonemes: how a word sounds.
+        held_out: decides which foreign words and languages may occur.
+        alike_share: of the foreign words that are almost words of the vocabulary, beside those that are by chance.
+    """
+
+    def __init__(self, phonemes: Callable[[str], str], *, held_out: bool, alike_share: float = 0.0) -> None:
         listed, everyday = words.foreign_words(phonemes)
         self._listed = [word for word in listed if words.is_held_out(word) == held_out]
         self._everyday = [word for word in everyday if words.is_held_out(word) == held_out]
         self._languages = HELD_OUT_LANGUAGES if held_out else LANGUAGES
-        self._phonemes = phonemes
+        self._phonemes, self._held_out = phonemes, held_out
         self._known = {phonemes(word) for word in words.VOCABULARY}
+        self._alike_share = alike_share
+        self._alikes = words.sound_alikes(phonemes, self._listed + self._everyday) if alike_share else ()
 
     def draw(self, rng: random.Random, kinds: Sequence[float] = _KINDS) -> Phrase:
         """Draw one phrase; ``kinds`` are the shares of the module's four kinds."""
@@ -93,13 +101,19 @@ class PhraseSource:
     def foreign(self, rng: random.Random) -> str:
         """Draw a word that is not of the vocabulary and does not sound like one."""
         while True:
-            draw = rng.random()
-            if draw < 0.45:  # noqa: PLR2004 shares of the four kinds of foreign words
-                return rng.choice(self._listed)
-            if draw < 0.75 and self._everyday:  # noqa: PLR2004
-                return rng.choice(self._everyday)
-            word = words.near_neighbour(rng) if draw < 0.93 else words.nonsense(rng)  # noqa: PLR2004
-            if self._phonemes(word) not in self._known:
+            if self._alike_share and rng.random() < self._alike_share:
+                if rng.random() < 0.5:  # noqa: PLR2004
+                    return rng.choice(rng.choice(self._alikes))
+                word = words.near_neighbour(rng)
+            else:
+                draw = rng.random()
+                if draw < 0.45:  # noqa: PLR2004 shares of the four kinds of foreign words
+                    return rng.choice(self._listed)
+                if draw < 0.75 and self._everyday:  # noqa: PLR2004
+                    return rng.choice(self._everyday)
+                word = words.near_neighbour(rng) if draw < 0.93 else words.nonsense(rng)  # noqa: PLR2004
+            is_kept_for_exam = words.is_held_out(word) and not self._held_out
+            if self._phonemes(word) not in self._known and not is_kept_for_exam:
                 return word
 
 
@@ -138,12 +152,13 @@ def synthesise(
     flite_share: float,
     people: People | None = None,
     people_share: float = 0.0,
+    alike_share: float = 0.0,
     held_out: bool = False,
 ) -> Iterator[Speech]:
     """Speak random phrases; a phrase whose times a synthesiser lost, or a recording is unfit for, is replaced."""
     rng = random.Random(seed)
     espeak, flite = Espeak(), Flite(() if held_out else SPEAKERS)
-    source = PhraseSource(espeak.phonemes, held_out=held_out)
+    source = PhraseSource(espeak.phonemes, held_out=held_out, alike_share=alike_share)
     done = failures = 0
     while done < n_phrases:
         recorded = people if people and rng.random() < people_share else None

@@ -27,6 +27,7 @@ from training.words import VOCABULARY
 LM_FILE: Final = "lm.safetensors"
 MIMI_FILE: Final = "mimi.safetensors"
 TOKENIZER_FILE: Final = "tokenizer.model"
+CONFIG_FILE: Final = "demo.toml"
 _LAST_OF_BRANCH: Final = ("out_proj_weight", "linear_out", "linear2")
 
 
@@ -78,7 +79,7 @@ def export(net: Net, toml: Path, folder: Path) -> None:
         save_file(tensors, folder / name)
         (folder / name).chmod(0o644)  # safetensors makes files that only their owner may read
     write_tokenizer(words_of(net.module), folder / TOKENIZER_FILE)
-    shutil.copyfile(toml, folder / "demo.toml")
+    shutil.copyfile(toml, folder / CONFIG_FILE)
 
 
 def read_published(net: Net, module: ModuleConfig, folder: Path, per_batch: int) -> float:

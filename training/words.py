@@ -8,6 +8,7 @@ sound like a vocabulary word ("too", "right" in one accent and "write") and plai
 import random
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -82,6 +83,46 @@ def foreign_words(phonemes: Callable[[str], str]) -> tuple[list[str], list[str]]
         return [w for w in dict.fromkeys(plain) if phonemes(w) not in known]
 
     return keep(listed), keep(_EVERYDAY)
+
+
+def sound_alikes(phonemes: Callable[[str], str], foreign: Sequence[str]) -> tuple[list[str], ...]:
+    """Return foreign words that sound almost like a word of the vocabulary, or begin almost like one.
+
+    "form" and "forest" for "four", "word" for "world", "top" and "stomp" for "stop": one mnemonic more, less or other,
+    in the whole word or in as much of its beginning.
+
+    Args:
+        phonemes: how a word sounds, in mnemonics of about one letter each.
+        foreign: words to choose from.
+
+    Returns:
+        A list for each word of the vocabulary that has any.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, known in enumerate(VOCABULARY):
+        for key in _keys(_letters(phonemes(known))):
+            places[key].append(place)
+    lengths = {len(key) for key in places}
+    found: list[list[str]] = [[] for _ in VOCABULARY]
+    for word in foreign:
+        heard = _letters(phonemes(word))
+        # What a word of two sounds begins is too much.
+        beginnings = {heard[:length] for length in lengths if length > 2} | {heard}  # noqa: PLR2004
+        keys = {key for beginning in beginnings for key in _keys(beginning)}
+        for place in {place for key in keys if key in places for place in places[key]}:
+            found[place].append(word)
+    return tuple(alike for alike in found if alike)
+
+
+def _letters(mnemonics: str) -> str:
+    return re.sub("[^a-zA-Z0@]", "", mnemonics)
+
+
+def _keys(heard: str) -> set[str]:
+    """Return what two strings share if one letter is another, or one of them has one more."""
+    return {heard[:at] + "*" + heard[at + 1 :] for at in range(len(heard))} | {
+        heard[:at] + "*" + heard[at:] for at in range(len(heard) + 1)
+    }
 
 
 def near_neighbour(rng: random.Random, known: frozenset[str] = frozenset(VOCABULARY)) -> str:

@@ -18,7 +18,7 @@ from training.flite import Flite, FliteVoice
 from training.phones import PHONES, UNKNOWN
 from training.pronunciation import Pronunciations
 from training.speech import Sound, Span, Speech
-from training.words import VOCABULARY
+from training.words import VOCABULARY, is_held_out
 
 WORDS = ["five", "five", "stop", "the", "music", "hello"]
 
@@ -113,6 +113,16 @@ def test_phrases_hold_only_the_words_of_their_side(espeak: Espeak) -> None:
     assert espeak_voice(rng, Phrase(words=("stop",)), held_out=True) != espeak_voice(
         rng, Phrase(words=("stop",)), held_out=False
     )
+
+
+@needs_espeak
+def test_words_that_sound_alike_are_of_their_side_too(espeak: Espeak) -> None:
+    rng = random.Random(1)
+    training = PhraseSource(espeak.phonemes, held_out=False, alike_share=1.0)
+    heard = {word for _ in range(100) for word in training.draw(rng, (0, 0, 1, 0)).words}
+    assert not heard & set(VOCABULARY)
+    assert not [word for word in heard if is_held_out(word)]
+    assert not {espeak.phonemes(word) for word in heard} & {espeak.phonemes(word) for word in VOCABULARY}
 
 
 @needs_espeak

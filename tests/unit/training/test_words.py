@@ -1,7 +1,7 @@
 import random
 
 from training import words
-from training.words import VOCABULARY, foreign_words, is_held_out, near_neighbour, nonsense
+from training.words import VOCABULARY, foreign_words, is_held_out, near_neighbour, nonsense, sound_alikes
 
 
 def test_the_prototypes_words_keep_their_ids() -> None:
@@ -30,3 +30,16 @@ def test_near_neighbours_and_nonsense_are_never_vocabulary_words() -> None:
     drawn = {near_neighbour(rng) for _ in range(300)} | {nonsense(rng) for _ in range(300)}
     assert len(drawn) > 300
     assert not drawn & set(VOCABULARY)
+
+
+def test_sound_alikes_are_words_that_differ_in_one_sound_or_begin_like_a_known_one() -> None:
+    sounds = {
+        "four": "fo@", "form": "fo@m", "start": "stA@t", "star": "stA@", "stop": "st0p", "top": "t0p",
+        "stomp": "st0mp", "stepping": "stEpIN", "elephant": "El@f@nt", "go": "goU", "ghost": "goUst",
+    }  # fmt: skip
+
+    def phonemes(word: str) -> str:
+        return sounds.get(word, "#")
+
+    found = sound_alikes(phonemes, ["form", "star", "top", "stomp", "stepping", "elephant", "ghost"])
+    assert found == (["form"], ["top", "stomp", "stepping"], ["ghost"], ["star"])
