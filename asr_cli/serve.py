@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         group = ProcessGroup(
             supervision=Supervision(
                 gateways=[GATEWAY],
-                workers=[worker.name for worker in plan.workers],
+                workers={worker.name: worker.module for worker in plan.workers},
                 gateway_drain_s=overridden(config.gateway, values).drain_s + DRAIN_MARGIN_S,
                 worker_drain_s=overridden(config.worker, values).drain_s + DRAIN_MARGIN_S,
             ),

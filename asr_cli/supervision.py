@@ -5,12 +5,15 @@ Each child goes round this circle until a stop is asked for:
     WAITING --due--> RUNNING --exited--> WAITING     after 1, 2, 4 ... 30 s; a long run starts at 1 s again
                       '--hung: killed--^
 
+The workers begin, and the gateway follows when their models are loaded: whoever waits for the port, or for any answer
+behind it, as one did with moshi-server, finds a service that takes sessions. Later it stays, whatever the workers do.
+
 A stop goes in two phases, so that nobody loses a word: the gateway is asked first and finishes its sessions, and the
 workers are asked when it is gone. Each phase has a deadline, after which its processes are killed.
 """
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias, assert_never
@@ -109,9 +112,12 @@ class _Phase(Enum):
 @dataclass(slots=True, kw_only=True)
 class _Child:
     name: str
-    is_gateway: bool
+    module: str | None
+    """What it is a worker of; None: a gateway."""
     running: bool = False
+    has_begun: bool = False
     has_been_ready: bool = False
+    has_ended: bool = False
     started_at: float = 0.0
     due_at: float | None = None
     delay_s: float = FIRST_DELAY_S
@@ -121,22 +127,25 @@ class Supervision:
     """The state of all children.
 
     Args:
-        gateways, workers: names of the children, unique.
+        gateways: names of the gateways.
+        workers: the name of each worker, and of its module. No two children have the same name.
         gateway_drain_s, worker_drain_s: how long each kind may take to end after SIGTERM.
     """
 
     def __init__(
-        self, *, gateways: Sequence[str], workers: Sequence[str], gateway_drain_s: float, worker_drain_s: float
+        self, *, gateways: Sequence[str], workers: Mapping[str, str], gateway_drain_s: float, worker_drain_s: float
     ) -> None:
-        self._children = {name: _Child(name=name, is_gateway=name in gateways) for name in [*workers, *gateways]}
+        self._workers = [_Child(name=name, module=module) for name, module in workers.items()]
+        self._gateways = [_Child(name=name, module=None) for name in gateways]
+        self._children = {child.name: child for child in [*self._workers, *self._gateways]}
         self._drain_s = {_Phase.GATEWAYS_STOPPING: gateway_drain_s, _Phase.WORKERS_STOPPING: worker_drain_s}
         self._phase = _Phase.RUNNING
         self._kill_at: float | None = None
         self._status = 0
 
     def start(self, *, now: float) -> list[Action]:
-        """Start everything, workers first: they take longest."""
-        return [self._start(child, now) for child in self._children.values()]
+        """Start the workers, or the gateways where there are none."""
+        return [self._start(child, now) for child in self._workers or self._gateways]
 
     def handle(self, event: Event, *, now: float) -> list[Action]:
         """Return what to do about ``event``, in order."""
@@ -145,7 +154,7 @@ class Supervision:
                 return self._exited(self._children[name], status, now)
             case BecameReady(name=name):
                 self._children[name].has_been_ready = True
-                return []
+                return self._start_gateways(now)
             case ChildHung(name=name):
                 # A worker: its gateway has given it up long ago. A stop would wait for the same loop.
                 return [SignalChild(name=name, signal=signal.SIGKILL)]
@@ -164,11 +173,22 @@ class Supervision:
         return min(deadlines, default=None)
 
     def _start(self, child: _Child, now: float) -> StartChild:
-        child.running, child.due_at, child.started_at = True, None, now
+        child.running, child.has_begun, child.due_at, child.started_at = True, True, None, now
         return StartChild(name=child.name)
 
+    def _start_gateways(self, now: float) -> list[Action]:
+        """Start each gateway that never ran, once there is a ready worker and no module loads for the first time.
+
+        A module whose worker ended before it was ready keeps the others waiting no longer.
+        """
+        loading = {worker.module for worker in self._workers}
+        loading -= {worker.module for worker in self._workers if worker.has_been_ready or worker.has_ended}
+        if loading or self._phase is not _Phase.RUNNING or not any(worker.has_been_ready for worker in self._workers):
+            return []
+        return [self._start(gateway, now) for gateway in self._gateways if not gateway.has_begun]
+
     def _exited(self, child: _Child, status: int, now: float) -> list[Action]:
-        child.running = False
+        child.running, child.has_ended = False, True
         if self._phase is not _Phase.RUNNING:
             return self._advance(now)
         if status in WRONG_SETTINGS and not child.has_been_ready:
@@ -181,7 +201,7 @@ class Supervision:
             child.delay_s = FIRST_DELAY_S
         delay_s, child.delay_s = child.delay_s, min(2 * child.delay_s, LONGEST_DELAY_S)
         child.due_at = now + delay_s
-        return [AnnounceRestart(name=child.name, status=status, delay_s=delay_s)]
+        return [AnnounceRestart(name=child.name, status=status, delay_s=delay_s), *self._start_gateways(now)]
 
     def _stop_requested(self, now: float) -> list[Action]:
         if self._phase is not _Phase.RUNNING:
@@ -222,4 +242,4 @@ class Supervision:
 
     def _running_in_phase(self) -> list[_Child]:
         gateways = self._phase is _Phase.GATEWAYS_STOPPING
-        return [child for child in self._running() if child.is_gateway == gateways]
+        return [child for child in self._running() if (child.module is None) == gateways]

@@ -176,7 +176,8 @@ class GatewayConfig:
     ping_after_s: Seconds = said("without output until a client is pinged", default=10.0)
     silent_client_s: Seconds = said("without any sign of life until a client is dropped", default=20.0)
     idle_client_s: Seconds = said("without a message until a client is dropped", default=120.0)
-    slot_wait_s: Patience = said("how long a live session waits for a worker with a free slot to ask", default=0.2)
+    # Below 0.2 s: some clients take a silence of that length for Ready; others give a service 0.5 s in all.
+    slot_wait_s: Patience = said("how long a live session waits for a worker with a free slot to ask", default=0.15)
     max_sessions: Count = said("sessions open at once in one gateway process, files included", default=4096)
     max_body_bytes: Bytes = said("of an uploaded file", default=64 << 20)
     max_file_s: Seconds = said("of audio in a file", default=7200.0)

@@ -23,7 +23,7 @@ def hangup() -> Iterator[None]:
 @pytest.mark.usefixtures("hangup")
 async def test_a_service_that_was_started_to_outlive_its_terminal_does(capsys: pytest.CaptureFixture[str]) -> None:
     group = ProcessGroup(
-        supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
+        supervision=Supervision(gateways=["gateway"], workers={}, gateway_drain_s=10, worker_drain_s=10),
         commands={"gateway": [sys.executable, "-c", "import signal; signal.pause()"]},
         environment=os.environ,
         places={"gateway": ("127.0.0.1", 9)},
@@ -51,7 +51,7 @@ async def test_a_child_that_the_system_cannot_start_now_is_tried_again_later(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", no_process)
     group = ProcessGroup(
-        supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
+        supervision=Supervision(gateways=["gateway"], workers={}, gateway_drain_s=10, worker_drain_s=10),
         commands={"gateway": ["never"]},
         environment=os.environ,
         places={"gateway": ("127.0.0.1", 9)},
@@ -76,7 +76,7 @@ async def test_a_child_gets_the_environment_that_is_meant_for_it(tmp_path: Path)
     os.mkfifo(told)
     code = f"import os, signal; open({str(told)!r}, 'w').write(' '.join(os.environ)); signal.pause()"
     group = ProcessGroup(
-        supervision=Supervision(gateways=["gateway"], workers=[], gateway_drain_s=10, worker_drain_s=10),
+        supervision=Supervision(gateways=["gateway"], workers={}, gateway_drain_s=10, worker_drain_s=10),
         commands={"gateway": [sys.executable, "-c", code]},
         environment={"PATH": os.environ["PATH"], "MEANT": "1"},
         places={"gateway": ("127.0.0.1", 9)},

@@ -19,13 +19,16 @@ from asr_cli.supervision import (
 
 @pytest.fixture
 def supervision() -> Supervision:
-    return Supervision(gateways=["gateway"], workers=["w0", "w1"], gateway_drain_s=15.0, worker_drain_s=35.0)
+    workers = {"w0": "asr", "w1": "asr"}
+    return Supervision(gateways=["gateway"], workers=workers, gateway_drain_s=15.0, worker_drain_s=35.0)
 
 
 def started(supervision: Supervision) -> Supervision:
-    for action in supervision.start(now=0.0):
+    actions = supervision.start(now=0.0)
+    while actions:
+        action = actions.pop(0)
         assert isinstance(action, StartChild)
-        assert supervision.handle(BecameReady(name=action.name), now=0.1) == []
+        actions += supervision.handle(BecameReady(name=action.name), now=0.1)
     return supervision
 
 
@@ -33,9 +36,40 @@ def crash(supervision: Supervision, name: str, now: float) -> list[object]:
     return list(supervision.handle(ChildExited(name=name, status=1), now=now))
 
 
-def test_workers_start_before_the_gateway(supervision: Supervision) -> None:
-    assert supervision.start(now=0.0) == [StartChild(name="w0"), StartChild(name="w1"), StartChild(name="gateway")]
+def test_the_gateway_starts_when_the_first_worker_is_ready(supervision: Supervision) -> None:
+    assert supervision.start(now=0.0) == [StartChild(name="w0"), StartChild(name="w1")]
     assert supervision.next_deadline() is None
+    assert supervision.handle(BecameReady(name="w1"), now=90.0) == [StartChild(name="gateway")]
+    assert supervision.handle(BecameReady(name="w0"), now=91.0) == []
+
+
+def test_the_gateway_waits_for_each_module() -> None:
+    supervision = Supervision(
+        gateways=["gateway"], workers={"w0": "en", "w1": "fr"}, gateway_drain_s=1.0, worker_drain_s=1.0
+    )
+    supervision.start(now=0.0)
+    assert supervision.handle(BecameReady(name="w0"), now=20.0) == []
+    assert supervision.handle(BecameReady(name="w1"), now=30.0) == [StartChild(name="gateway")]
+
+
+def test_a_module_that_does_not_start_holds_up_no_other() -> None:
+    supervision = Supervision(
+        gateways=["gateway"], workers={"w0": "en", "w1": "fr"}, gateway_drain_s=1.0, worker_drain_s=1.0
+    )
+    supervision.start(now=0.0)
+    assert supervision.handle(ChildExited(name="w1", status=70), now=5.0) == [
+        AnnounceRestart(name="w1", status=70, delay_s=1.0)
+    ]
+    assert supervision.handle(BecameReady(name="w0"), now=20.0) == [StartChild(name="gateway")]
+
+
+def test_a_worker_that_is_ready_after_the_stop_was_asked_for_starts_no_gateway(supervision: Supervision) -> None:
+    supervision.start(now=0.0)
+    assert supervision.handle(StopRequested(), now=1.0) == [
+        SignalChild(name="w0", signal=SIGTERM),
+        SignalChild(name="w1", signal=SIGTERM),
+    ]
+    assert supervision.handle(BecameReady(name="w0"), now=1.1) == []
 
 
 def test_a_child_that_dies_is_started_again_after_a_second(supervision: Supervision) -> None:
@@ -90,10 +124,7 @@ def test_wrong_settings_at_the_first_start_end_everything(supervision: Supervisi
     supervision.start(now=0.0)
     assert supervision.handle(ChildExited(name="w1", status=status), now=1.0) == [
         AnnounceFailure(name="w1", status=status),
-        SignalChild(name="gateway", signal=SIGTERM),
-    ]
-    assert supervision.handle(ChildExited(name="gateway", status=0), now=1.1) == [
-        SignalChild(name="w0", signal=SIGTERM)
+        SignalChild(name="w0", signal=SIGTERM),
     ]
     assert supervision.handle(ChildExited(name="w0", status=0), now=1.2) == [Finish(status=status)]
 
@@ -166,7 +197,7 @@ def test_nothing_is_started_again_while_stopping(supervision: Supervision) -> No
 
 
 def test_a_stop_while_nothing_runs_finishes_at_once() -> None:
-    supervision = Supervision(gateways=["gateway"], workers=[], gateway_drain_s=1.0, worker_drain_s=1.0)
+    supervision = Supervision(gateways=["gateway"], workers={}, gateway_drain_s=1.0, worker_drain_s=1.0)
     started(supervision)
     crash(supervision, "gateway", 0.5)
     assert supervision.handle(StopRequested(), now=0.6) == [Finish(status=0)]

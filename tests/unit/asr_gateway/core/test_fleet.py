@@ -107,14 +107,15 @@ def test_a_load_counts_the_opens_that_it_cannot_know_of() -> None:
 # --- the queue --------------------------------------------------------------------------------------------
 
 
-def test_a_live_session_waits_a_fifth_of_a_second() -> None:
+def test_a_live_session_is_refused_before_clients_take_silence_for_ready() -> None:
+    # A public load generator streams when 0.2 s brought neither Ready nor Error, and then counts a refusal as a fault.
     lone = fleet(a=1)
     request(lone, 1)
     lone.granted(SessionId(1), A)
 
     assert request(lone, 2, now=1.0) == []
-    assert shown(lone.expire(1.19)) == []
-    assert shown(lone.expire(1.2)) == ["refuse 2: no_free_slot"]
+    assert shown(lone.expire(1.14)) == []
+    assert shown(lone.expire(1.16)) == ["refuse 2: no_free_slot"]
 
 
 def test_the_refusal_has_the_text_that_clients_compare() -> None:
