@@ -92,7 +92,10 @@ def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
             return f"cannot be read: {os.strerror(errno.EACCES)}"
     if getattr(error, "code", None) == _UNKNOWN_FORMAT:
         return "no audio file that can be read; WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
-    reason = getattr(error, "error_string", str(error)).removeprefix("Error : ")
+    if isinstance(error, OSError):
+        is_pipe, reason = False, f"cannot be read: {error.strerror or error}"
+    else:
+        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ")
     return f"{reason} {_PIPES}" if is_pipe else reason
 
 

@@ -16,11 +16,11 @@ from asr_cli.output import printing, shown
 from asr_cli.serve import demo_config
 from asr_cli.speed import measure_speed, speed_line
 from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
-from shared.config import ModuleConfig
+from shared.config import ModuleConfig, WorkerConfig
 from shared.config_file import load_config
 from shared.flavour import flavour
 from shared.number_formats import F16_RISK, lm_number_format
-from shared.settings import CONFIG, add_options, chosen
+from shared.settings import CONFIG, add_options, chosen, overridden, section_options
 
 PACKAGES: Final = (
     *("aiohttp", "huggingface_hub", "msgpack", "numpy", "opuslib", "prometheus-client", "pyzmq", "safetensors"),
@@ -50,14 +50,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each fact."""
-    values = chosen(args, [CONFIG], os.environ)
+    values = chosen(args, [CONFIG, *section_options(WorkerConfig, aliases={})], os.environ)
     config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
+    worker = overridden(config.worker, values)  # as the one that is timed takes them
     torch = probe_torch()
     missing = [*report_system(), *report_packages(), *report_torch(torch)]
     print_fact("gateway", flavour())
     for module in config.modules:
-        for line in capacity_lines(module, torch.devices, config.worker.kv_cache):
+        for line in capacity_lines(module, torch.devices, worker.kv_cache):
             print_fact(f"{config_path.name} [{module.name}]", line)
         if args.speed and torch.version is not None:
             print_fact(f"{config_path.name} [{module.name}]", speed_line(measure_speed(config_path, module.name)))

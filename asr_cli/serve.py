@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     values = chosen(args, OPTIONS, os.environ)
     config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
+    check_lasts(config_path)
     check_free(overridden(config.gateway, values))
     with private_folder(os.environ) as private_dir:
         plan = make_plan(values, config, config_path, private_dir)
@@ -90,6 +91,17 @@ def run(args: argparse.Namespace) -> int:
             warnings=link_warnings(private_dir),
         )
         return asyncio.run(group.run())
+
+
+def check_lasts(config_path: Path) -> None:
+    """See to it that every process can read the configuration, too: what came through a pipe has come for us only.
+
+    Raises:
+        UsageError: it did.
+    """
+    if not config_path.is_file():
+        message = f"{shown(config_path)}: is no file that stays; each process reads it, at every start: write it to one"
+        raise UsageError(message)
 
 
 def check_free(gateway: GatewayConfig) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from asr_cli.output import printing, shown
-from shared.config import ModuleConfig, ServiceConfig
+from shared.config import GatewayConfig, ModuleConfig, ServiceConfig
 from shared.config_file import load_config
-from shared.config_rules import access_problems, spool_problems
+from shared.config_rules import access_problems, gateway_problems, spool_problems
 from shared.errors import CheckpointError, ConfigError
 from shared.hub import find, parse_reference, places
-from shared.settings import KEYS, chosen
+from shared.settings import KEYS, chosen, overridden, section_options
 
 NO_FILE: Final = "there is no such file; looked for {places}"
 NOT_FETCHED: Final = "not in {places}; asr fetch --config FILE brings it"
@@ -43,14 +43,15 @@ def check(path: Path, environ: Mapping[str, str], *, weights: bool) -> int:
     """Check one file, print what was found; return 0 if it is fit to run, else 1."""
     try:
         loaded = load_config(path, environ)
-        # A gateway takes these beside the file's.
-        keys = chosen(argparse.Namespace(), (KEYS,), environ).get(KEYS.name, ())
+        # A gateway takes the keys of both, and of its settings those of the environment first.
+        values = chosen(argparse.Namespace(), (KEYS, *section_options(GatewayConfig, aliases={})), environ)
     except ConfigError as error:
         return _report(error.problems)
     service = loaded.service
+    gateway, keys = overridden(service.gateway, values), (*service.authorized_ids, *values.get(KEYS.name, ()))
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    problems = [*access_problems((*service.authorized_ids, *keys), service.gateway), *spool_problems(service.gateway)]
+    problems = [*access_problems(keys, gateway), *gateway_problems(gateway), *spool_problems(gateway)]
     if weights:
         problems += missing_files(service)
     if problems:

@@ -41,8 +41,11 @@ def access_problems(authorized_ids: Sequence[str], gateway: GatewayConfig) -> li
     if authorized_ids:
         return []
     if not gateway.allow_no_keys:
-        instead = "[gateway] allow_no_keys = true (or --allow-no-keys) lets everybody in, on a loopback address only"
-        return [f"no keys: set authorized_ids (or --key); {instead}"]
+        # Variables and no flags: ``asr serve`` has none for these.
+        instead = (
+            "[gateway] allow_no_keys = true (or ASR_ALLOW_NO_KEYS=1) lets everybody in, on a loopback address only"
+        )
+        return [f"no keys: set authorized_ids (or ASR_KEY); {instead}"]
     if not _is_loopback(gateway.host):
         return [f'host "{gateway.host}": without keys only a loopback address like "127.0.0.1" is allowed']
     return []

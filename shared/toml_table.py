@@ -70,7 +70,7 @@ class TomlTable:
             value = kind.from_toml(self._data[key])
             return kind.from_toml(self._expand(value)) if kind.expanded else value
         except NotAllowedError:
-            self.complain(key, f"must be {kind}", hidden=hidden)
+            self.complain(key, f"must be {kind}{_wrong_items(self._data[key], kind)}", hidden=hidden)
         except KeyError as missing:
             self.complain(key, f"the environment variable {missing.args[0]} is not set")
         return None
@@ -154,6 +154,19 @@ class TomlTable:
         if text.startswith("hf://"):
             return text
         return _VARIABLE.sub(lambda match: self._environ[match[1]], text)
+
+
+def _wrong_items(value: object, kind: Kind) -> str:
+    """Say which items of a list are not allowed: it may be long, or none of it may be shown."""
+    if not kind.many or not isinstance(value, list):
+        return ""
+    wrong = []
+    for number, item in enumerate(value, start=1):
+        try:
+            kind.from_toml([item])
+        except NotAllowedError:
+            wrong.append(str(number))
+    return f"; not so: item {', '.join(wrong)}" if wrong else ""
 
 
 def toml_text(value: object) -> str:

@@ -7,6 +7,7 @@ read: unpickling a foreign file would run its code.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -160,16 +161,30 @@ def fill(header: Header, needs: Iterable[Need]) -> None:
     """Copy every needed tensor into the model. The file must have been found without problems.
 
     Raises:
-        CheckpointError: the file changed meanwhile, or its data do not fit its header.
+        CheckpointError: the file changed meanwhile, its data do not fit its header, or they are no numbers.
     """
     try:
         with safe_open(str(header.path), framework="pt") as file, torch.no_grad():
             for need in needs:
                 chosen = _chosen(header, need)
-                chosen.put(*(file.get_tensor(_name_in(header, wanted)) for wanted in chosen.wanted))
+                names = [_name_in(header, wanted) for wanted in chosen.wanted]
+                tensors = [file.get_tensor(name) for name in names]
+                for name, tensor in zip(names, tensors, strict=True):
+                    _require_numbers(header, name, tensor)
+                chosen.put(*tensors)
     except (SafetensorError, OSError) as error:
         msg = f"{header.role} {header.path}: cannot be read: {error}"
         raise CheckpointError(msg) from error
+
+
+def _require_numbers(header: Header, name: str, tensor: Tensor) -> None:
+    # With one NaN a model runs as ever and never says a word. The two ends tell of all between them, in one pass.
+    if not all(math.isfinite(float(end)) for end in tensor.aminmax()):
+        msg = (
+            f"{header.role} {header.path}: tensor '{name}': holds infinity or NaN; the file is damaged, or its training"
+            " went wrong"
+        )
+        raise CheckpointError(msg)
 
 
 def copy_into(parameter: Tensor) -> Callable[[Tensor], None]:

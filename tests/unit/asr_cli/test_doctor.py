@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from asr_cli import doctor
+from asr_cli.__main__ import main
 from asr_cli.doctor import capacity_lines, kernel_line
 from asr_cli.serve import demo_config
 from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
@@ -48,3 +50,12 @@ def test_what_else_python_prints_when_it_starts_is_no_answer(
     ended = subprocess.CompletedProcess([], 0, stdout=printed, stderr="")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
     assert probe_torch() == facts
+
+
+def test_a_worker_s_settings_in_the_environment_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "probe_torch", lambda: TorchFacts(version="2.6"))
+    monkeypatch.setenv("ASR_KV_CACHE", "int8")
+    main(["doctor", "--no-speed"])
+    assert "f32, caches in int8)" in capsys.readouterr().out

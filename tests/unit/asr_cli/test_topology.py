@@ -1,9 +1,11 @@
+import os
 import resource
 import socket
 from pathlib import Path
 
 import pytest
 
+from asr_cli.__main__ import main
 from asr_cli.gpus import visible_gpus
 from asr_cli.private_folder import holds_sockets
 from asr_cli.serve import free_ports, link_endpoints, link_warnings
@@ -149,3 +151,15 @@ def test_more_ports_than_files_may_be_open_are_refused() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(set(free_ports(100))) == 100
+
+
+def test_a_configuration_that_only_the_supervisor_could_read_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    reader, writer = os.pipe()  # as a shell's <(...) makes them
+    os.write(writer, DEMO.read_bytes())
+    os.close(writer)
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # in any case nothing is served
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--model", "fake", "--port", port, "--config", f"/dev/fd/{reader}"]) == 1
+    os.close(reader)
+    said = capsys.readouterr().err
+    assert said.startswith(f"asr: /dev/fd/{reader}: is no file that stays; ")

@@ -186,6 +186,11 @@ def test_a_file_is_not_held_open_until_its_turn(keep: bool, tmp_path: Path) -> N
     assert [sum(map(len, audio.pieces())) for audio in audio_files] == [2400] * 3
 
 
+def test_what_the_system_says_while_it_reads_is_said_in_words() -> None:
+    with pytest.raises(UsageError, match=r"^/proc/self/mem: cannot be read: Input/output error$"):
+        AudioFile(Path("/proc/self/mem"))
+
+
 def test_a_file_that_has_gone_when_its_turn_comes_is_named(tmp_path: Path) -> None:
     audio = AudioFile(write_audio(tmp_path / "a.wav"), keep=True)
     audio.path.unlink()

@@ -59,7 +59,23 @@ def test_a_service_open_to_everybody_is_not_fit(sample_config: Any, capsys: pyte
     status, _, err = validate(path, capsys=capsys)
 
     assert status == 1
-    assert err.startswith(f"error: {path}: no keys: set authorized_ids")
+    assert err.startswith(f"error: {path}: no keys: set authorized_ids (or ASR_KEY); ")
+    assert "--" not in err  # a flag of a gateway is none of `asr serve`
+
+
+def test_a_gateway_s_settings_in_the_environment_count(
+    sample_config: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sample_config.path
+    path.write_text(sample_config.changed('["first key", "second"]', "[]"))
+
+    monkeypatch.setenv("ASR_ALLOW_NO_KEYS", "1")
+    assert validate(path, capsys=capsys)[0] == 0
+
+    monkeypatch.setenv("ASR_HOST", "0.0.0.0")
+    status, _, err = validate(path, capsys=capsys)
+    assert status == 1
+    assert err.startswith(f'error: {path}: host "0.0.0.0": without keys only a loopback address')
 
 
 def test_a_key_in_the_environment_closes_the_door_too(

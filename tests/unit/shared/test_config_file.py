@@ -240,7 +240,7 @@ def test_keys_of_clients_are_shown_neither_in_problems_nor_in_a_repr(sample_conf
     allowed = 'a text that starts with no space, or "sha256:" and 64 hexadecimal digits'
     for wrong in ("7", '" x"', '"sha256:secret"'):
         refused = sample_config.problems(sample_config.changed('["first key", "second"]', f'["first key", {wrong}]'))
-        assert refused == [f"authorized_ids: must be a list, each item {allowed}"]
+        assert refused == [f"authorized_ids: must be a list, each item {allowed}; not so: item 2"]
     assert "first key" not in repr(sample_config.load(sample_config.base).service)
 
 

@@ -123,13 +123,22 @@ def test_a_name_that_the_hub_does_not_allow_is_refused(repo: str, tmp_path: Path
         resolve(f"hf://{repo}/model.st", Path(), cache=tmp_path)
 
 
-def test_a_file_that_can_not_be_had_is_refused_with_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"HF_HUB_OFFLINE": "1"},
+        {"HF_ENDPOINT": "hub.invalid"},  # without https://
+        {"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": "socks5://127.0.0.1:9"},  # takes a package that is not here
+    ],
+    ids=["offline", "endpoint", "proxy"],
+)
+def test_a_file_that_can_not_be_had_is_refused_with_what_to_do(wrong: dict[str, str], tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from shared.hub import resolve; from shared.errors import CheckpointError\n"
         "try: resolve('hf://owner/repo/model.st', Path())\n"
         "except CheckpointError as error: print(error)\n"
     )
-    environ = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    environ = {**os.environ, "HF_HOME": str(tmp_path), **wrong}
 
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environ, timeout=50

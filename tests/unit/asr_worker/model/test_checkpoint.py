@@ -174,3 +174,14 @@ def test_a_file_whose_offsets_lie_is_refused_when_it_is_read(tmp_path: Path) -> 
     header = read_header("lm_model_file", path)
     with pytest.raises(CheckpointError, match=f"^lm_model_file {path}: cannot be read: "):
         fill(header, [need("w", 4)[0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers_are_refused(wrong: float, dtype: torch.dtype, tmp_path: Path) -> None:
+    fine, damaged = torch.ones(2, 3, dtype=dtype), torch.ones(500, dtype=dtype)
+    damaged[321] = wrong
+    header = written(tmp_path / "a.safetensors", a=fine, b=damaged)
+    (need_a, _), (need_b, _) = need("a", 2, 3), need("b", 500)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: tensor 'b': holds infinity or NaN; "):
+        fill(header, [need_a, need_b])
