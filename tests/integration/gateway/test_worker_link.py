@@ -4,12 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
+import numpy as np
 import pytest
 import zmq
 from structlog.testing import capture_logs
 
+from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
+from asr_gateway.core.session import Session
 from asr_gateway.io.worker_link import WorkerLink
-from shared.messages import Hello, ToGateway, Welcome
+from shared.messages import AudioBlock, Hello, SessionKind, ToGateway, ToWorker, Welcome
+from shared.units import FRAME_SAMPLES, SessionId
 from shared.wire import decode_to_worker, encode
 
 WELCOME = Welcome(
@@ -57,12 +61,17 @@ class Router:
         """Wait for the next Hello of ``link``."""
         while True:
             link.pulse(asyncio.get_running_loop().time())
-            if self._socket.poll(10):
-                self._gateway, *parts = self._socket.recv_multipart()
-                message = decode_to_worker(parts)
-                if isinstance(message, Hello):
-                    return message
+            message = self.heard(10)
+            if isinstance(message, Hello):
+                return message
             await asyncio.sleep(0)
+
+    def heard(self, patience_ms: int) -> ToWorker | None:
+        """Return the next message, None if there is none in time."""
+        if not self._socket.poll(patience_ms):
+            return None
+        self._gateway, *parts = self._socket.recv_multipart()
+        return decode_to_worker(parts)
 
     def welcome(self) -> None:
         self.say(*encode(WELCOME))
@@ -189,3 +198,34 @@ async def test_messages_that_are_none_are_told_of_less_and_less_often(
     router.close()
 
     assert [line["refused"] for line in logs] == [1, 2, 4, 8]
+
+
+async def test_a_block_waits_as_long_as_every_turn_of_the_loop_brings_more(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+) -> None:
+    router = Router(context)
+    link = WorkerLink(endpoint=router.endpoint, label="w", context=context, owner=Owner())
+    link.open()
+    await router.hello(link)
+
+    for number in range(3):
+        link.wake(_with_a_frame(number))
+        await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    block = router.heard(5_000)
+    assert isinstance(block, AudioBlock)
+    assert block.sessions.tolist() == [0, 1, 2]
+    link.close()
+    router.close()
+
+
+def _with_a_frame(number: int) -> Session:
+    bounds = AudioBounds(guaranteed_samples=10 * FRAME_SAMPLES, max_samples=10 * FRAME_SAMPLES)
+    account = AudioAccount(ByteBudget(0), bounds)
+    session = Session(session_id=SessionId(number), kind=SessionKind.LIVE, account=account)
+    session.opening()
+    session.grant(25)
+    session.receive_audio(np.zeros(FRAME_SAMPLES, np.float32))
+    return session
