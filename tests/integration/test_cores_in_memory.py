@@ -342,6 +342,9 @@ class CoresInMemory(RuleBasedStateMachine):
             client.session.is_output_full = False
             self.ask_for_flush(client)
         self.run_to_the_end()
+        # Who did not answer in time is asked again after its next Load, which workers send all the time.
+        self.perform(self.fleet.loaded(WORKER, self.pool.load(), self.now))
+        self.run_to_the_end()
         served = [client for client in self.clients.values() if client.session.state is SessionState.STREAMING]
         assert len(served) == min(N_SLOTS, len(self.clients))
         for client in served:
