@@ -1,6 +1,6 @@
 """Averages of checkpoints: two runs that began at the same one are better together than either alone.
 
-    0.35 of a, 0.35 of b, 0.3 of the one before ──► the same files, every number the average of theirs
+    0.4 of a, 0.4 of b, 0.2 of the one before ──► the same files, every number the average of theirs
 
 The codebooks are averaged too: sums and counts are what their files hold. It works for what the checkpoints have in
 common; words that each began with rows of its own are lost (README.md, *Tried*).
@@ -30,7 +30,7 @@ def average(parts: Sequence[tuple[float, Path]], out: Path) -> None:
         out: folder to write, none of those.
 
     Raises:
-        ConfigError: the weights are not above 0 or do not sum up to 1, or ``out`` is one of the folders.
+        ConfigError: a weight is not above 0, or their sum not 1; ``out`` is one of the folders; a file is missing.
         CheckpointError: the checkpoints are not of the same sizes; names every tensor.
     """
     weights = [weight for weight, _ in parts]
@@ -39,6 +39,11 @@ def average(parts: Sequence[tuple[float, Path]], out: Path) -> None:
         raise ConfigError(message)
     if any(folder.resolve() == out.resolve() for _, folder in parts):
         message = f"{out}: is one of the checkpoints; choose another folder"
+        raise ConfigError(message)
+    files = [folder / name for _, folder in parts for name in (LM_FILE, MIMI_FILE, TOKENIZER_FILE, CONFIG_FILE)]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        message = f"{', '.join(missing)}: no such file; a checkpoint's folder has all that training exports"
         raise ConfigError(message)
     averages = {name: _average([(weight, folder / name) for weight, folder in parts]) for name in (LM_FILE, MIMI_FILE)}
     out.mkdir(parents=True, exist_ok=True)

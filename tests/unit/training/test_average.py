@@ -56,3 +56,8 @@ def test_checkpoints_of_other_sizes_are_refused_by_tensor(two: tuple[Path, Path]
     with pytest.raises(CheckpointError, match=r"text_emb\.weight has shape \[2, 2\], in .* shape"):
         average([(0.5, two[0]), (0.5, two[1])], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_folder_that_is_no_checkpoints_is_refused_by_file(two: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere/lm\.safetensors.*: no such file"):
+        average([(0.5, two[0]), (0.5, tmp_path / "nowhere")], tmp_path / "mean")
