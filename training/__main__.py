@@ -23,7 +23,7 @@ from typing import Final
 import torch
 
 from shared.allocator import keep_freed_memory
-from shared.errors import AsrError
+from shared.errors import AsrError, ConfigError
 from training import words
 from training.average import average
 from training.bank import Bank, synthesise, write_bank
@@ -49,6 +49,8 @@ _PEAK, _PEAK_FROM_CHECKPOINT = 1.5e-3, 4e-4
 """At 8e-4 the loss of a run from the checkpoint that ships rose."""
 _STATE_SUFFIX: Final = ".pt"
 """Of a run's state; a published checkpoint is named by its TOML file."""
+_SETTLED_ONLY: Final = {"replay_batches": 6000, "replayed": 3}
+"""Codes of an encoder that stands still from the beginning never grow old; some 30 kB a batch."""
 _KEPT_BYTES: Final = (2 << 30) - 1
 _FRAMES: Final = 64
 """Of an utterance: longer than the language model's context, so that it never leans on a session's start."""
@@ -152,6 +154,9 @@ def _train_arguments(train: argparse.ArgumentParser) -> None:
         type=Path,
         help="TOML of a checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
     )
+    train.add_argument(
+        "--settled", action="store_true", help="leave the encoder of --start-from as it is; the language model learns"
+    )
     train.add_argument("--peak", type=float, help="highest learning rate; 1.5e-3 from nothing, 4e-4 from a checkpoint")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train.add_argument("--batch", type=_count, default=8)
@@ -208,6 +213,9 @@ def _train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     config = config_of(args.config, args.start_from)
     module = module_of(config)
+    if args.settled and (args.start_from is None or args.start_from.suffix == _STATE_SUFFIX):
+        message = "--settled needs --start-from with the TOML of a checkpoint: its encoder stands still"
+        raise ConfigError(message)
     net = Net(module, args.seed)
     bank = Bank(args.bank)
 
@@ -229,10 +237,16 @@ def _train(args: argparse.Namespace) -> None:
         seconds=60 * args.minutes,
         steps=args.steps,
         resumed=args.start_from is not None,
+        settled_only=args.settled,
         peak=peak_of(args.peak, goes_on=args.start_from is not None),
     )
     settings = Settings(
-        state=args.out / "state.pt", schedule=schedule, batch_size=args.batch, device=args.device, seed=args.seed
+        state=args.out / "state.pt",
+        schedule=schedule,
+        batch_size=args.batch,
+        device=args.device,
+        seed=args.seed,
+        **(_SETTLED_ONLY if args.settled else {}),
     )
     trainer = Trainer(net=net, n_frames=_FRAMES, settings=settings, report=say)
     stop = threading.Event()
@@ -247,7 +261,7 @@ def _train(args: argparse.Namespace) -> None:
     def next_batch() -> Batch:
         return feed(schedule.fare(schedule.done(trainer.elapsed_s, trainer.step), trainer.step))()
 
-    if is_published and trainer.step == 0:
+    if is_published and trainer.step == 0 and not args.settled:
         say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device, stopped=stop.is_set):.3f}")
     if not trainer.run(next_batch, stop.is_set):
         say(f"stopped at step {trainer.step}; the same command goes on from {settings.state}")

@@ -4,6 +4,8 @@
 
 The codebooks are averaged too: sums and counts are what their files hold. It works for what the checkpoints have in
 common; words that each began with rows of its own are lost (README.md, *Tried*).
+
+A run that is settled only averages its language model along the way as well (`Trail`).
 """
 
 import math
@@ -14,12 +16,38 @@ from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.errors import CheckpointError, ConfigError
 from training.published import CONFIG_FILE, LM_FILE, MIMI_FILE, TOKENIZER_FILE
 
 _TOLERANCE: Final = 1e-6
+_LATER: Final = 3
+"""The power of its step with which a step's weights count: their mean age is a fifth of the run."""
+
+
+class Trail:
+    """The average of a module's weights along a run; later ones count more."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self.n_steps = 0
+        self.mean = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Count the weights as they are now."""
+        self.n_steps += 1
+        share = (_LATER + 1) / (self.n_steps + _LATER)
+        for name, parameter in self._module.named_parameters():
+            self.mean[name].lerp_(parameter, share)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Put the average into the module, if there is one."""
+        if self.n_steps:
+            for name, parameter in self._module.named_parameters():
+                parameter.copy_(self.mean[name])
 
 
 def average(parts: Sequence[tuple[float, Path]], out: Path) -> None:

@@ -135,6 +135,16 @@ class Net(nn.Module):
         return functional.linear(normed, lm.text_linear), heads.view(*text.shape, *lm.extra_heads.shape[:2])
 
     @torch.no_grad()
+    def round_encoder(self) -> None:
+        """Leave in the encoder what its file holds: all but the codebooks in bfloat16.
+
+        The language model then learns on the very codes that a server will see.
+        """
+        for name, parameter in self.mimi.named_parameters():
+            if name != "quantizer.entries":
+                parameter.copy_(parameter.bfloat16())
+
+    @torch.no_grad()
     def tables_from_bridge(self) -> None:
         """Fill the audio tables so that they say what the bridge would of each entry; the pad codes' rows stay."""
         width = self.mimi.quantizer.entries.shape[-1]

@@ -55,7 +55,7 @@ def lm_tensors(lm: LanguageModel, dtype: torch.dtype = torch.bfloat16) -> dict[s
 
 
 def mimi_tensors(mimi: MimiEncoder, codebooks: MovingCodebooks) -> dict[str, Tensor]:
-    """Return the encoder half's tensors under their published names, float32."""
+    """Return the encoder half's tensors under their published names: bfloat16, the codebooks float32."""
     tensors = _transformer(MIMI_PREFIX, mimi.transformer)
     for prefix, conv in mimi.encoder.published_convs():
         assert conv.bias is not None
@@ -63,13 +63,14 @@ def mimi_tensors(mimi: MimiEncoder, codebooks: MovingCodebooks) -> dict[str, Ten
     tensors["downsample.conv.conv.conv.weight"] = _kernel(mimi.downsample)
     tensors["quantizer.rvq_first.input_proj.weight"] = mimi.quantizer.first_proj[:, :, None]
     tensors["quantizer.rvq_rest.input_proj.weight"] = mimi.quantizer.rest_proj[:, :, None]
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
     for level in range(len(codebooks.sums)):
         half, index = ("first", 0) if level == 0 else ("rest", level - 1)
         prefix = f"quantizer.rvq_{half}.vq.layers.{index}._codebook"
         tensors[f"{prefix}.embedding_sum"] = codebooks.sums[level]
         tensors[f"{prefix}.cluster_usage"] = codebooks.usage[level]
         tensors[f"{prefix}._initialized"] = torch.ones(1)
-    return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
 
 
 def export(net: Net, toml: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from training.average import Trail
 from training.encoder import latents_of
 from training.losses import Losses, Wanted, fed_text, losses, text_losses
 from training.net import Net
@@ -48,6 +49,8 @@ class Settings:
     log_every: int = 25
     replay_batches: int = 96
     """Codes of so many batches are kept and used again in the settled phase."""
+    replayed: int = 2
+    """So many of them are learnt from beside each new one."""
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Trainer:
         settings = self.settings
         self.net.to(settings.device)
         self._generator = torch.Generator().manual_seed(settings.seed)
+        self.trail = Trail(self.net.lm)
         torch.manual_seed(settings.seed)
         self.optimiser = Optimiser(self.net, settings.schedule.peak)
         if settings.state.exists():
@@ -99,6 +103,8 @@ class Trainer:
                 self.save()
                 last_save = self.elapsed_s
         self.save()
+        if done >= 1:
+            self.trail.take()
         return done >= 1
 
     def save(self, path: Path | None = None) -> None:
@@ -110,6 +116,8 @@ class Trainer:
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "phase": self.phase.value if self.phase else None,
+            "trail": self.trail.mean,
+            "trail_steps": self.trail.n_steps,
         }
         fresh = path.with_suffix(".new")
         torch.save(state, fresh)
@@ -121,6 +129,7 @@ class Trainer:
         self.net.codebooks.write(self.net.mimi.quantizer)
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.trail.mean, self.trail.n_steps = state["trail"], state["trail_steps"]
         self.phase = Phase(state["phase"]) if state["phase"] else None
         if self.phase:
             self._hold_still(self.phase)
@@ -132,9 +141,11 @@ class Trainer:
         if self.phase is Phase.CONTINUOUS and phase is not Phase.CONTINUOUS:
             self._fit_codebooks()
         if phase is Phase.SETTLED:
-            self.save(self.settings.state.with_name(JOINT_STATE))
+            if not self.settings.schedule.settled_only:
+                self.save(self.settings.state.with_name(JOINT_STATE))
+                self.net.tables_from_bridge()
+            self.net.round_encoder()
             self._replay.clear()
-            self.net.tables_from_bridge()
         self._hold_still(phase)
         self.report(f"step {self.step}: {phase.value}")
         self.phase = phase
@@ -201,14 +212,17 @@ class Trainer:
             self._replay.popleft()
 
     def _settled_step(self) -> Losses:
-        """Encode a new batch as a server would; learn from it together with two that were kept."""
+        """Encode a new batch as a server would; learn from it together with some that were kept."""
         batch = self._next_batch()
         with torch.no_grad():
             latents = latents_of(self.net.mimi, self._tensor(batch.pcm))
             codes = self.net.mimi.quantizer(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         self._keep(codes, self._wanted(batch), self.settings.replay_batches)
-        total, result = self._text_loss([self._replay[-1], self._drawn(), self._drawn()])
+        kept = [self._drawn() for _ in range(self.settings.replayed)]
+        total, result = self._text_loss([self._replay[-1], *kept])
         self._descend(total)
+        if self.settings.schedule.settled_only:
+            self.trail.add()
         return result
 
     def _text_loss(self, chosen: list[tuple[Tensor, Wanted]]) -> tuple[Tensor, Losses]:

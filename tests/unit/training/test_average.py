@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from asr_worker.model.loading import ModelFiles, load_model
 from shared.config import ModuleConfig
 from shared.errors import CheckpointError, ConfigError
-from training.average import average
+from training.average import Trail, average
 from training.net import Net
 from training.published import LM_FILE, MIMI_FILE, export, module_of
 
@@ -61,3 +62,14 @@ def test_checkpoints_of_other_sizes_are_refused_by_tensor(two: tuple[Path, Path]
 def test_a_folder_that_is_no_checkpoints_is_refused_by_file(two: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere/lm\.safetensors.*: no such file"):
         average([(0.5, two[0]), (0.5, tmp_path / "nowhere")], tmp_path / "mean")
+
+
+def test_a_trail_is_an_average_in_which_later_weights_count_more() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    trail = Trail(module)
+    trail.take()  # of no step: the weights stay
+    for value in (2.0, 5.0):
+        module.weight.data.fill_(value)
+        trail.add()
+    trail.take()
+    assert module.weight.item() == pytest.approx(0.2 * 2 + 0.8 * 5)

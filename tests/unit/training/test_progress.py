@@ -33,3 +33,12 @@ def test_the_rate_warms_up_and_falls_in_each_phase() -> None:
     assert schedule.learning_rate(0.0, 0) == 0.01
     assert schedule.learning_rate(0.86, 1000) > rates[-1]
     assert schedule.learning_rate(1.0, 1000) < 0.01
+
+
+def test_a_run_that_is_settled_only_keeps_its_rate_until_its_last_quarter_and_hears_all() -> None:
+    schedule = Schedule(seconds=100, settled_only=True, peak=1.0)
+    assert {schedule.phase(done) for done in (0.0, 0.5, 1.0)} == {Phase.SETTLED}
+    assert schedule.fare(0.0, 0) is Fare.ALL
+    assert [schedule.learning_rate(done, 1000) for done in (0.0, 0.5, 0.75)] == [1.0] * 3
+    assert schedule.learning_rate(0.0, 0) == 0.01
+    assert 0.04 < schedule.learning_rate(1.0, 1000) < schedule.learning_rate(0.9, 1000) < 1.0

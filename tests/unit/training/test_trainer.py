@@ -65,6 +65,30 @@ def test_a_run_that_is_told_to_stop_keeps_what_it_has_learnt(
     assert trainer(micro, tmp_path / "state.pt", 100, lambda _line: None).step == 2
 
 
+def test_a_run_that_is_settled_only_leaves_the_encoder_and_ends_on_the_average_of_its_way(
+    micro: ModuleConfig, tone_bank: Bank, tmp_path: Path
+) -> None:
+    def run(steps: int) -> Trainer:
+        schedule = Schedule(seconds=1, steps=steps, settled_only=True, peak=3e-3)
+        settings = Settings(state=tmp_path / "state.pt", schedule=schedule, batch_size=4, seed=4, replayed=1)
+        one = Trainer(net=Net(micro, seed=4), n_frames=N_FRAMES, settings=settings, report=lambda _line: None)
+        one.run(batches(tone_bank))
+        return one
+
+    as_it_was = Net(micro, seed=4)
+    as_it_was.round_encoder()
+    run(3)
+    whole = run(6)
+    assert whole.trail.n_steps == 6
+    for name, parameter in whole.net.mimi.named_parameters():
+        assert torch.equal(parameter, as_it_was.mimi.get_parameter(name)), name
+    last = torch.load(tmp_path / "state.pt", weights_only=True)
+    linear = whole.net.lm.text_linear
+    assert torch.equal(linear, last["trail"]["text_linear"])
+    assert not torch.equal(linear, last["net"]["lm.text_linear"])
+    assert not (tmp_path / "joint.pt").exists()
+
+
 def test_words_are_read_from_tokens_by_the_servers_rule() -> None:
     words = words_of(np.array([3, 3, 3, 3, 3, 0, 16, 3, 0, 3]), delay=6)
     assert [(word.text, word.start_s, word.stop_s) for word in words] == [("stop", 0.0, 0.24)]

@@ -40,3 +40,12 @@ def test_a_run_has_the_sizes_of_the_checkpoint_that_it_starts_from_unless_told_o
     assert config_of(None, None) == config_of(None, Path("joint.pt")) == ours
     assert config_of(None, Path("tuned/demo.toml")) == Path("tuned/demo.toml")
     assert config_of(Path("mine.toml"), Path("tuned/demo.toml")) == Path("mine.toml")
+
+
+def test_a_run_that_is_settled_only_needs_an_encoder_that_has_learnt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    argv = ["training", "train", "--bank", "bank", "--out", str(tmp_path), "--settled"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit, match="--settled needs --start-from"):
+        main()
