@@ -16,6 +16,7 @@ from asr_cli.output import printing, shown
 from asr_cli.serve import demo_config
 from asr_cli.speed import measure_speed, speed_line
 from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
+from asr_cli.validate import missing_files
 from shared.config import ModuleConfig, WorkerConfig
 from shared.config_file import load_config
 from shared.flavour import flavour
@@ -36,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "doctor",
         description="Say what this machine can do: libraries, device, number type, memory, how many slots of a "
         "configuration fit into it, and how many sessions it steps in time. The exit status is 1 if something that "
-        "the service needs is missing.",
+        "the service needs is missing or its models do not load.",
     )
     add_options(parser, [CONFIG])
     parser.add_argument(
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         for line in capacity_lines(module, torch.devices, worker.kv_cache):
             print_fact(f"{config_path.name} [{module.name}]", line)
         if args.speed and torch.version is not None:
-            print_fact(f"{config_path.name} [{module.name}]", speed_line(measure_speed(config_path, module.name)))
+            missing += report_speed(module, config_path, config.source)
     for name in missing:
         print_fact("missing", name)
     return 1 if missing else 0
@@ -120,6 +121,25 @@ def report_torch(torch: TorchFacts) -> Iterator[str]:
         print_fact(f"cuda:{index}", f"{device.name}, compute capability {major}.{minor}, {memory}, {dtype}")
     if torch.devices:
         print_fact("attention kernel", kernel_line())
+
+
+def report_speed(module: ModuleConfig, config_path: Path, source: Path) -> Iterator[str]:
+    """Print how many sessions are stepped in time; yield the module if its files are here and do not load.
+
+    Files that are not here are no fault: a worker downloads them.
+    """
+    name = f"{config_path.name} [{module.name}]"
+    if absent := missing_files(module, source):
+        for problem in absent:
+            print_fact(name, f"speed not measured: {problem}")
+        return
+    found = measure_speed(config_path, module.name)
+    if isinstance(found, dict):
+        print_fact(name, speed_line(found))
+        return
+    for reason in found:
+        print_fact(name, f"speed not measured: {reason}")
+    yield f"a worker that starts with {name}"
 
 
 def kernel_line() -> str:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 MEASURE_TIMEOUT_S: Final = 300.0
+SPEAKER: Final = "asr-worker: "
+"""How a worker's own messages begin; a log or a traceback may stand around them."""
 
 
-def measure_speed(config_path: Path, module: str) -> dict[str, Any] | str:
-    """Return what ``asr-worker --measure-only`` found, or why it found nothing."""
+def measure_speed(config_path: Path, module: str) -> dict[str, Any] | list[str]:
+    """Return what ``asr-worker --measure-only`` found, or every reason why it found nothing."""
     flags = ["--config", str(config_path), "--module", module, "--measure-only"]
     command = [sys.executable, "-P", "-m", "asr_worker", *flags]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
@@ -23,17 +25,17 @@ def measure_speed(config_path: Path, module: str) -> dict[str, Any] | str:
             command, env=environment, capture_output=True, text=True, timeout=MEASURE_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"no answer within {MEASURE_TIMEOUT_S:g} s"
+        return [f"no answer within {MEASURE_TIMEOUT_S:g} s"]
     if ended.returncode != 0:
-        return (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        lines = ended.stderr.strip().splitlines()
+        said = [line for line in lines if line.startswith(SPEAKER)]
+        return said or lines[-1:] or ["no message"]
     found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
 
-def speed_line(found: dict[str, Any] | str) -> str:
+def speed_line(found: dict[str, Any]) -> str:
     """Say it in a sentence."""
-    if isinstance(found, str):
-        return f"speed not measured: {found}"
     if found["measured"] is None:
         return f"speed not measured (measure_s is 0); {found['sessions']} sessions would be admitted"
     steps = ", ".join(f"{n}: {step_ms:g}" for n, step_ms in found["step_p99_ms"].items())

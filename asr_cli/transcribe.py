@@ -162,7 +162,22 @@ def transcribe_file(audio: AudioFile, service: Service, args: argparse.Namespace
     else:
         result = args.output_dir / audio.path.with_suffix(SUFFIXES[args.format]).name
         with writing(result):
-            result.write_text(text, encoding="utf-8")
+            write_whole(result, text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file; where that fails, what lay there before stays and nothing is left behind.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

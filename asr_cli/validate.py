@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from asr_cli.output import printing, shown
-from shared.config import GatewayConfig, ModuleConfig, ServiceConfig
+from shared.config import GatewayConfig, ModuleConfig
 from shared.config_file import load_config
 from shared.config_rules import access_problems, gateway_problems, spool_problems
 from shared.errors import CheckpointError, ConfigError
@@ -53,7 +53,7 @@ def check(path: Path, environ: Mapping[str, str], *, weights: bool) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     problems = [*access_problems(keys, gateway), *gateway_problems(gateway), *spool_problems(gateway)]
     if weights:
-        problems += missing_files(service)
+        problems += [problem for module in service.modules for problem in missing_files(module, service.source)]
     if problems:
         return _report([f"{path}: {problem}" for problem in problems])
     with printing():
@@ -67,17 +67,20 @@ def _report(problems: Sequence[str]) -> int:
     return 1
 
 
-def missing_files(service: ServiceConfig) -> list[str]:
+def missing_files(module: ModuleConfig, source: Path) -> list[str]:
     """Return a problem for each model file that is not on this machine; the hub's are looked for in its cache.
+
+    Args:
+        module: whose files they are.
+        source: the configuration file that names them.
 
     Raises:
         ConfigError: there is a file of the hub, and huggingface_hub is not installed.
     """
     return [
         f'[modules.{module.name}] {key} = "{reference}": {why}'
-        for module in service.modules
         for key in ("lm_model_file", "text_tokenizer_file", "audio_tokenizer_file")
-        if (why := why_not_here(reference := getattr(module, key), service.source))
+        if (why := why_not_here(reference := getattr(module, key), source))
     ]
 
 

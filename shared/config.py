@@ -6,7 +6,7 @@ of the file. moshi-server's keys that have no effect on the batched path are che
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from shared.allowed import Choice, Expanded, Range, Shape, said
 from shared.number_formats import NUMBER_FORMATS
@@ -22,12 +22,14 @@ from shared.units import (
 Count = Annotated[int, Range(1, 1 << 31)]
 Bytes = Annotated[int, Range(1024, 1 << 40)]
 Period = Annotated[float, Range(1.0, above=True)]
-Seconds = Annotated[float, Range(0.0, above=True)]
+MOST_SECONDS: Final = 1_000_000_000
+"""Some thirty years; timers overflow at a multiple of it."""
+Seconds = Annotated[float, Range(0.0, MOST_SECONDS, above=True)]
 VocabularySize = Annotated[int, Range(4, 1 << 31)]
 """Ids 0 (end of word) and 3 (padding) have a meaning, so there are at least four."""
-Buffer = Annotated[float, Range(0.08)]
+Buffer = Annotated[float, Range(0.08, MOST_SECONDS)]
 """Seconds of audio that may wait: one frame at least, for only whole ones leave."""
-Patience = Annotated[float, Range(0.0)]
+Patience = Annotated[float, Range(0.0, MOST_SECONDS)]
 """Seconds that may be none."""
 FileReference = Annotated[
     str,

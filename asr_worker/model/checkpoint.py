@@ -161,8 +161,9 @@ def fill(header: Header, needs: Iterable[Need]) -> None:
     """Copy every needed tensor into the model. The file must have been found without problems.
 
     Raises:
-        CheckpointError: the file changed meanwhile, its data do not fit its header, or they are no numbers.
+        CheckpointError: the file changed meanwhile, its data do not fit its header, they are no numbers, or all are 0.
     """
+    is_empty = True
     try:
         with safe_open(str(header.path), framework="pt") as file, torch.no_grad():
             for need in needs:
@@ -171,10 +172,14 @@ def fill(header: Header, needs: Iterable[Need]) -> None:
                 tensors = [file.get_tensor(name) for name in names]
                 for name, tensor in zip(names, tensors, strict=True):
                     _require_numbers(header, name, tensor)
+                    is_empty = is_empty and not tensor.any()
                 chosen.put(*tensors)
     except (SafetensorError, OSError) as error:
         msg = f"{header.role} {header.path}: cannot be read: {error}"
         raise CheckpointError(msg) from error
+    if is_empty:
+        msg = f"{header.role} {header.path}: holds nothing but zeros; its download or copy was broken off, or it failed"
+        raise CheckpointError(msg)
 
 
 def _require_numbers(header: Header, name: str, tensor: Tensor) -> None:

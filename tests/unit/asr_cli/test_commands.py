@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import io
 import json
@@ -18,6 +19,7 @@ from asr_cli.__main__ import COMMANDS, main
 from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import encode_audio, session_url
 from asr_cli.serve import demo_config
+from asr_cli.transcribe import write_whole
 from asr_cli.transcript import TimedWord
 from asr_cli.transcript_output import LiveWords, StatusLine, cut, render_json, render_text
 from asr_cli.usage import UsageError
@@ -322,3 +324,19 @@ def test_json_holds_the_words_and_their_times() -> None:
     }
     assert json.loads(render_json(Path("a.wav"), None, words))["duration"] is None
     assert render_text(Path("a.wav"), 2.0, words) == "ja ö\n"
+
+
+def test_a_result_that_cannot_be_written_leaves_what_was_there_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "a.txt"
+    write_whole(result, "first\n")
+    write_whole(result, "second\n")
+
+    def full(_self: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(result, "third\n")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "second\n"}

@@ -1,10 +1,13 @@
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from asr_cli.__main__ import main
 from asr_cli.serve import demo_config
-from asr_cli.speed import measure_speed, speed_line
+from asr_cli.speed import speed_line
 
 FOUND = {
     "device": "cuda:0",
@@ -25,17 +28,30 @@ def test_what_was_measured_is_said_in_a_sentence() -> None:
     )
 
 
-def test_why_nothing_was_measured_is_said_too() -> None:
-    assert speed_line("no such file") == "speed not measured: no such file"
+def test_that_nothing_was_measured_is_said_too() -> None:
     assert speed_line(FOUND | {"measured": None}).startswith("speed not measured (measure_s is 0); 36 sessions")
 
 
-def test_files_that_are_not_here_are_no_crash(tmp_path: Path) -> None:
+def test_files_that_are_not_here_are_no_crash_and_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "asr.toml"
     config.write_text(demo_config().read_text())
-    reason = measure_speed(config, "asr")
-    assert isinstance(reason, str)
-    assert "safetensors" in reason
+    assert main(["doctor", "--config", str(config)]) == 0
+    assert 'speed not measured: [modules.asr] lm_model_file = "lm.safetensors": there is no such file' in (
+        capsys.readouterr().out
+    )
+
+
+def test_every_problem_of_models_that_do_not_load_is_said_and_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(demo_config().parent, tmp_path, dirs_exist_ok=True)
+    for name in ("lm.safetensors", "mimi.safetensors"):
+        save_file({"of_another_model": torch.zeros(2)}, tmp_path / name)
+    assert main(["doctor", "--config", str(tmp_path / "demo.toml")]) == 1
+    printed = capsys.readouterr().out
+    assert "speed not measured: asr-worker: audio_tokenizer_file" in printed
+    assert "speed not measured: asr-worker: lm_model_file" in printed
+    assert "missing:                 a worker that starts with demo.toml [asr]" in printed
 
 
 @pytest.mark.slow

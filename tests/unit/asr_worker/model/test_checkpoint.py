@@ -185,3 +185,11 @@ def test_weights_that_are_no_numbers_are_refused(wrong: float, dtype: torch.dtyp
     (need_a, _), (need_b, _) = need("a", 2, 3), need("b", 500)
     with pytest.raises(CheckpointError, match=r"a\.safetensors: tensor 'b': holds infinity or NaN; "):
         fill(header, [need_a, need_b])
+
+
+def test_a_file_of_nothing_but_zeros_is_refused(tmp_path: Path) -> None:
+    header = written(tmp_path / "a.safetensors", a=torch.zeros(2, 3), b=torch.zeros(5))
+    with pytest.raises(CheckpointError, match=r"^lm_model_file .*a\.safetensors: holds nothing but zeros; "):
+        fill(header, [need("a", 2, 3)[0], need("b", 5)[0]])
+    header = written(tmp_path / "b.safetensors", a=torch.zeros(2, 3), b=torch.ones(5))
+    fill(header, [need("a", 2, 3)[0], need("b", 5)[0]])
