@@ -26,8 +26,11 @@ DEFAULT_WINDOW_FRAMES: Final = 25
 MAX_CODEBOOKS: Final = 64
 MAX_HEADS: Final = 64
 
-MAX_PENDING_MARKERS: Final = 64
-"""Of one session: the gateway refuses its client's next one, and the worker a gateway that does not."""
+MAX_PENDING_MARKERS: Final = 512
+"""Of one session: the gateway refuses its client's next one, and the worker a gateway that does not.
+
+Kyutai's Rust client sends one each 100 ms: a session must be able to fall behind by seconds and catch up.
+"""
 
 MAX_PENDING_CONTROLS: Final = 64
 """Flushes and resets of one session that may be under way at once, and in a count of their own Inits; likewise."""

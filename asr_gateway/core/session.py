@@ -111,7 +111,7 @@ class Session:
         """Ask for ``marker_id`` to be echoed once everything received so far is processed.
 
         Raises:
-            BadMessageError: 64 markers are pending already.
+            BadMessageError: `MAX_PENDING_MARKERS` are pending already.
         """
         if self._n_markers == MAX_PENDING_MARKERS:
             message = f"Marker: {MAX_PENDING_MARKERS} markers are pending, no more are allowed"

@@ -203,13 +203,13 @@ def test_markers_wait_for_credit_with_the_frames_before_them() -> None:
     assert taken(begun) == ([Marker(session=ID, epoch=Epoch(1), id=1, frame=FrameIndex(5))], [4])
 
 
-def test_sixty_four_markers_may_be_pending() -> None:
+def test_five_hundred_and_twelve_markers_may_be_pending() -> None:
     begun = streaming()
-    for marker_id in range(64):
+    for marker_id in range(512):
         begun.receive_marker(marker_id)
 
-    with pytest.raises(BadMessageError, match="64 markers are pending"):
-        begun.receive_marker(64)
+    with pytest.raises(BadMessageError, match="512 markers are pending"):
+        begun.receive_marker(512)
     taken(begun)
     assert begun.deliver(event(EventKind.MARKER, 0))
     begun.receive_marker(64)

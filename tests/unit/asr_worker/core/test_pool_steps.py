@@ -195,27 +195,27 @@ def test_a_stalled_session_beside_busy_ones_gets_its_marker_neither_early_nor_be
     assert worker.words(1) == expected_events(pcm, worker.settings)
 
 
-def test_a_65th_pending_marker_ends_the_session(worker: Fixture, make_speech: Speech) -> None:
+def test_a_pending_marker_too_many_ends_the_session(worker: Fixture, make_speech: Speech) -> None:
     worker.open(1)
     worker.send(1, make_speech(1, 2))
-    for number in range(32):
+    for number in range(256):
         assert worker.marker(1, number, 2) == []
     worker.run()  # these wait in the heap now
-    for number in range(32):
+    for number in range(256):
         assert worker.marker(1, number, 5) == []
-    (told,) = worker.marker(1, 64, 5)
+    (told,) = worker.marker(1, 512, 5)
     assert told == Evict(
         session=SessionId(1), epoch=Epoch(1), code="bad_link_message",
-        reason="64 markers of one session are pending already",
+        reason="512 markers of one session are pending already",
     )  # fmt: skip
     assert worker.load().used == 0
 
 
 def test_too_many_flushes_end_the_session(worker: Fixture) -> None:
     worker.open(1)
-    for number in range(128):
+    for number in range(576):
         assert worker.flush(1, number, 5) == []
-    assert [told.code for told in worker.flush(1, 128, 5)] == ["bad_link_message"]
+    assert [told.code for told in worker.flush(1, 576, 5)] == ["bad_link_message"]
 
 
 # --- flush ------------------------------------------------------------------------------------------------
