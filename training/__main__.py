@@ -72,15 +72,26 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _minutes(text: str) -> float:
+def _above_zero(text: str) -> float:
     try:
-        minutes = float(text)
+        number = float(text)
     except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < math.inf:
+        number = 0.0
+    if not 0 < number < math.inf:
         message = f"{text!r} is no number above 0"
         raise argparse.ArgumentTypeError(message)
-    return minutes
+    return number
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        message = f"{text!r} is no number from 0 to 1"
+        raise argparse.ArgumentTypeError(message)
+    return share
 
 
 def _part(text: str) -> tuple[float, Path]:
@@ -146,7 +157,7 @@ def _bank_arguments(bank: argparse.ArgumentParser) -> None:
 def _train_arguments(train: argparse.ArgumentParser) -> None:
     train.add_argument("--bank", type=Path, required=True)
     train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
-    train.add_argument("--minutes", type=_minutes, default=60.0)
+    train.add_argument("--minutes", type=_above_zero, default=60.0)
     train.add_argument("--steps", type=_count, help="instead of minutes")
     train.add_argument("--config", type=Path, help="sizes of the model; else the checkpoint's, or demo.toml here")
     train.add_argument(
@@ -156,6 +167,16 @@ def _train_arguments(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument(
         "--settled", action="store_true", help="leave the encoder of --start-from as it is; the language model learns"
+    )
+    train.add_argument(
+        "--foreign-weight", type=_above_zero, help="of silence in foreign words, beside a word's 1; usually 1.5"
+    )
+    train.add_argument(
+        "--more-wrong-codes",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="that an utterance's codes may have beside the usual 3 percent: other voices have other codes",
     )
     train.add_argument("--peak", type=float, help="highest learning rate; 1.5e-3 from nothing, 4e-4 from a checkpoint")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -222,7 +243,13 @@ def _train(args: argparse.Namespace) -> None:
     def utterances(fare: Fare) -> UtteranceSource:
         n_words = len(words_of(module))
         return UtteranceSource(
-            bank, n_frames=_FRAMES, delay=module.delay_frames, n_words=n_words, seed=args.seed, fare=fare
+            bank,
+            n_frames=_FRAMES,
+            delay=module.delay_frames,
+            n_words=n_words,
+            seed=args.seed,
+            fare=fare,
+            foreign_weight=args.foreign_weight,
         )
 
     is_published = args.start_from is not None and args.start_from.suffix != _STATE_SUFFIX
@@ -246,6 +273,7 @@ def _train(args: argparse.Namespace) -> None:
         batch_size=args.batch,
         device=args.device,
         seed=args.seed,
+        more_wrong_codes=args.more_wrong_codes,
         **(_SETTLED_ONLY if args.settled else {}),
     )
     trainer = Trainer(net=net, n_frames=_FRAMES, settings=settings, report=say)

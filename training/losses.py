@@ -90,6 +90,26 @@ def fed_text(text: Tensor, start_token: int, generator: torch.Generator, corrupt
     return torch.where(is_wrong, wrong, fed).to(text.device)
 
 
+def misheard(
+    codes: Tensor, n_entries: int, generator: torch.Generator, *, corrupted: float, at_most_more: float
+) -> Tensor:
+    """Return codes ``[B, F, n]`` of which some are wrong: a voice never heard has other codes than those in training.
+
+    Args:
+        codes: what the encoder said.
+        n_entries: of a codebook.
+        generator: of everything drawn.
+        corrupted: share of wrong codes.
+        at_most_more: further ones that an utterance may have; each draws its own share, a small one mostly.
+    """
+    random = torch.randint(0, n_entries, codes.shape, generator=generator)
+    shares = torch.full((len(codes), 1, 1), corrupted)
+    if at_most_more:
+        shares += at_most_more * torch.rand(shares.shape, generator=generator).square()
+    is_wrong = torch.rand(codes.shape, generator=generator) < shares
+    return torch.where(is_wrong.to(codes.device), random.to(codes.device), codes)
+
+
 def phone_loss(scores: Tensor, phones: Tensor) -> Tensor:
     """Return the loss of scores ``[..., 6, phones]`` for the phones ``[..., 6]`` of as many frames."""
     return functional.cross_entropy(scores.float().flatten(0, -2), phones.flatten(), ignore_index=UNKNOWN)

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training.average import Trail
 from training.encoder import latents_of
-from training.losses import Losses, Wanted, fed_text, losses, text_losses
+from training.losses import Losses, Wanted, fed_text, losses, misheard, text_losses
 from training.net import Net
 from training.optimiser import Optimiser
 from training.precision import mixed
@@ -51,6 +51,8 @@ class Settings:
     """Codes of so many batches are kept and used again in the settled phase."""
     replayed: int = 2
     """So many of them are learnt from beside each new one."""
+    more_wrong_codes: float = 0.0
+    """Largest share of an utterance's codes that is wrong beside the usual 3 %; mostly it is much less."""
 
 
 @dataclass
@@ -227,9 +229,10 @@ class Trainer:
 
     def _text_loss(self, chosen: list[tuple[Tensor, Wanted]]) -> tuple[Tensor, Losses]:
         codes = torch.cat([codes for codes, _ in chosen])
-        random = torch.randint(0, self.net.module.mimi.codebook_size, codes.shape, generator=self._generator)
-        is_wrong = torch.rand(codes.shape, generator=self._generator) < _CORRUPTED_CODES
-        codes = torch.where(is_wrong.to(codes.device), random.to(codes.device), codes)
+        more = self.settings.more_wrong_codes
+        codes = misheard(
+            codes, self.net.module.mimi.codebook_size, self._generator, corrupted=_CORRUPTED_CODES, at_most_more=more
+        )
         wanted = Wanted(
             text=torch.cat([w.text for _, w in chosen]),
             weight=torch.cat([w.weight for _, w in chosen]),

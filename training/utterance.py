@@ -1,7 +1,7 @@
 """Utterances made of a bank's phrases: what one row of a batch holds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -82,6 +82,7 @@ class UtteranceSource:
         fare: which phrases, voices and pauses, and what happens to them.
         n_noises: clips of 20 s to draw noise from.
         n_words: how many of the bank's words the model is to know; the others are foreign to it.
+        foreign_weight: what a step of padding in foreign words counts; None: as the fare has it.
     """
 
     def __init__(
@@ -94,11 +95,14 @@ class UtteranceSource:
         seed: int,
         fare: Fare = Fare.ALL,
         n_noises: int = _NOISE_CLIPS,
+        foreign_weight: float | None = None,
     ) -> None:
         self._bank = bank
         self.n_frames = n_frames
         self._delay = delay
         self._mix = _MIXES[fare]
+        if foreign_weight is not None:
+            self._mix = replace(self._mix, pads=replace(self._mix.pads, in_foreign_words=foreign_weight))
         self._last_id = FIRST_WORD_ID + n_words - 1
         self._rng = np.random.default_rng(seed)
         shares = bank.known_shares(self._last_id)

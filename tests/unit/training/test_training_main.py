@@ -14,6 +14,9 @@ from training.__main__ import config_of, main, peak_of
         ("--batch", "-3", "'-3' is no whole number of at least 1"),
         ("--minutes", "0", "'0' is no number above 0"),
         ("--minutes", "nan", "'nan' is no number above 0"),
+        ("--foreign-weight", "0", "'0' is no number above 0"),
+        ("--more-wrong-codes", "1.5", "'1.5' is no number from 0 to 1"),
+        ("--more-wrong-codes", "few", "'few' is no number from 0 to 1"),
     ],
 )
 def test_a_run_of_nothing_is_refused_by_name(

@@ -37,6 +37,12 @@ def test_simple_speech_has_fewer_foreign_words_and_shorter_pauses(tone_bank: Ban
     assert len(simple) > 1.15 * len(plain)
 
 
+def test_silence_in_foreign_words_counts_as_much_as_it_is_told(tone_bank: Bank) -> None:
+    told = UtteranceSource(tone_bank, n_frames=50, delay=6, n_words=66, seed=2, n_noises=2, foreign_weight=2.5)
+    assert told.batch(12).weight.max() == 2.5
+    assert source(tone_bank, n_words=66).batch(12).weight.max() == 1.5
+
+
 def test_a_batch_has_the_shapes_of_its_targets(tone_bank: Bank) -> None:
     batch = source(tone_bank, n_words=66).batch(3)
     assert batch.pcm.shape == (3, 50 * 1920)
