@@ -50,6 +50,5 @@ async def test_files_are_decoded_in_any_folder() -> None:
 
 
 def test_speed_is_measured_in_any_folder(foreign_folder: Path) -> None:
-    assert str(measure_speed(foreign_folder / "none.toml", "asr")).endswith(
-        "none.toml: cannot be read: No such file or directory"
-    )
+    (reason,) = measure_speed(foreign_folder / "none.toml", "asr")
+    assert reason.endswith("none.toml: cannot be read: No such file or directory")
