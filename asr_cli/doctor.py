@@ -19,6 +19,7 @@ from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
 from asr_cli.validate import missing_files
 from shared.config import ModuleConfig, WorkerConfig
 from shared.config_file import load_config
+from shared.errors import ConfigError
 from shared.flavour import flavour
 from shared.number_formats import F16_RISK, lm_number_format
 from shared.settings import CONFIG, add_options, chosen, overridden, section_options
@@ -129,7 +130,11 @@ def report_speed(module: ModuleConfig, config_path: Path, source: Path) -> Itera
     Files that are not here are no fault: a worker downloads them.
     """
     name = f"{config_path.name} [{module.name}]"
-    if absent := missing_files(module, source):
+    try:
+        absent = missing_files(module, source)
+    except ConfigError as error:  # huggingface_hub is not installed: the report of packages has said so
+        absent = list(error.problems)
+    if absent:
         for problem in absent:
             print_fact(name, f"speed not measured: {problem}")
         return

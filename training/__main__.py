@@ -50,7 +50,7 @@ _PEAK, _PEAK_FROM_CHECKPOINT = 1.5e-3, 4e-4
 _STATE_SUFFIX: Final = ".pt"
 """Of a run's state; a published checkpoint is named by its TOML file."""
 _SETTLED_ONLY: Final = {"replay_batches": 6000, "replayed": 3}
-"""Codes of an encoder that stands still from the beginning never grow old; some 30 kB a batch."""
+"""Codes of an encoder that stands still from the beginning never grow old; some 80 kB a batch."""
 _KEPT_BYTES: Final = (2 << 30) - 1
 _FRAMES: Final = 64
 """Of an utterance: longer than the language model's context, so that it never leans on a session's start."""

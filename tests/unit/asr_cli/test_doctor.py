@@ -11,6 +11,7 @@ from asr_cli.doctor import capacity_lines, kernel_line
 from asr_cli.serve import demo_config
 from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
 from shared.config_file import load_config
+from shared.errors import ConfigError
 from shared.number_formats import F16_RISK
 
 
@@ -59,3 +60,15 @@ def test_a_worker_s_settings_in_the_environment_count(
     monkeypatch.setenv("ASR_KV_CACHE", "int8")
     main(["doctor", "--no-speed"])
     assert "f32, caches in int8)" in capsys.readouterr().out
+
+
+def test_a_file_of_the_hub_that_cannot_be_looked_for_does_not_end_the_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_hub(*_: object) -> list[str]:
+        message = "huggingface_hub is not installed"
+        raise ConfigError(message)
+
+    monkeypatch.setattr(doctor, "missing_files", no_hub)
+    main(["doctor"])
+    assert "speed not measured: huggingface_hub is not installed" in capsys.readouterr().out
