@@ -53,8 +53,12 @@ class GatewayMetrics:
         self._refused = counter(
             "sessions_refused", "Sessions and files that never got a slot, by kind and error code.", "kind", "code"
         )
+        self._moved = counter(
+            "sessions_moved", "Times that a session went on with another worker, its own lost or leaving.", "kind"
+        )
         for kind in KINDS:
             self._opened.labels(kind)
+            self._moved.labels(kind)
             for code in ENDS:
                 self._closed.labels(kind, code)
             for code in REFUSALS:
@@ -87,6 +91,10 @@ class GatewayMetrics:
         """Count a session that got a slot; ``kind`` is ``live`` or ``file``."""
         self._open_channels.inc()
         self._opened.labels(kind).inc()
+
+    def session_moved(self, kind: str) -> None:
+        """Count a session that another worker has taken over."""
+        self._moved.labels(kind).inc()
 
     def session_closed(self, kind: str, *, code: str, n_steps: int) -> None:
         """Count the end of a session that had been opened; ``code`` is an error's stable code, or ``done``."""

@@ -180,6 +180,14 @@ class GatewayConfig:
     idle_client_s: Seconds = said("without a message until a client is dropped", default=120.0)
     # Below 0.2 s: some clients take a silence of that length for Ready; others give a service 0.5 s in all.
     slot_wait_s: Patience = said("how long a live session waits for a worker with a free slot to ask", default=0.15)
+    move_wait_s: Patience = said(
+        "how long a session whose worker is lost waits for another; 0: it ends with its worker", default=10.0
+    )
+    replay_s: Annotated[float, Range(0.0, 60.0)] = said(
+        "of a session that another worker hears again: longer is nearer to what the model knew, and takes longer",
+        default=5.0,
+    )
+    replay_budget_bytes: Bytes = said("audio of all sessions that is kept for that", default=256 << 20)
     max_sessions: Count = said("sessions open at once in one gateway process, files included", default=4096)
     max_body_bytes: Bytes = said("of an uploaded file", default=64 << 20)
     max_file_s: Seconds = said("of audio in a file", default=7200.0)

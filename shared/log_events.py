@@ -21,6 +21,7 @@ UNEXPECTED_ERROR_CAUGHT: Final = "unexpected_error_caught"
 # Gateway
 SESSION_REFUSED: Final = "session_refused"
 SESSION_CLOSED: Final = "session_closed"
+SESSION_MOVED: Final = "session_moved"
 FILE_TRANSCRIBED: Final = "file_transcribed"
 FILE_REFUSED: Final = "file_refused"
 DISCOVERY_FAILED: Final = "discovery_failed"

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId, SlotIndex
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 """A process of version N talks to N and N-1."""
 
 
@@ -53,16 +53,27 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeLog:
-    """What another worker needs to rebuild a session: what was fed to the model, and the newest audio."""
+    """What another worker needs to go on with a session: the last steps of its model, and the newest audio.
 
-    first_frame: FrameIndex
-    """Index of the oldest frame in ``text`` and ``codes``."""
+    n steps, the newest last: all since the model's state was fresh, or as many as are kept.
+    """
+
+    frames: NDArray[np.int64]
+    """``[n]``: index of the client frame of each step; of a SILENCE step: the last before."""
+    flags: NDArray[np.uint8]
+    """``[n]``: StepFlag"""
+    times: NDArray[np.int64]
+    """``[n + 1]``: the client's time before each step and after the last, in samples since its last Init."""
     text: NDArray[np.int32]
-    """``[n]``: the text token of each recorded frame, the newest last."""
+    """``[n]``: the text token that each step said."""
     codes: NDArray[np.uint16]
-    """``[n, n_codebooks]``: the codes of each recorded frame."""
+    """``[n, n_codebooks]``: the codes of each step's frame."""
     pcm: NDArray[np.float32]
-    """``[m, 1920]``, m <= n: audio of the newest m recorded frames."""
+    """``[m, 1920]``: audio of the newest m CLIENT steps; the codec begins with them."""
+    steps: int
+    """Client frames stepped since the last Init."""
+    silence: int
+    """SILENCE steps at the end that belong to a flush which is not answered yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +88,7 @@ class Open:
     silence_prefix_frames: int = 0
     """Frames of silence that are fed first; they belong to no client time."""
     resume: ResumeLog | None = None
+    """Another worker had the session until it was lost; there is no silence to feed first then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +222,8 @@ class Reject:
 
 REJECT_FULL: Final = "full"
 REJECT_DRAINING: Final = "draining"
-REJECT_RESUME: Final = "resume_unsupported"
+REJECT_RESUME: Final = "resume_unfit"
+"""The log holds tokens or codes that this model does not have."""
 REJECT_HELLO: Final = "hello_first"
 """The worker does not know this gateway (any more): it restarted, or gave a silent gateway up. A Welcome went ahead."""
 
@@ -264,9 +277,9 @@ class StepBlock:
     flags: NDArray[np.uint8]
     """``[n]``: StepFlag"""
     text: NDArray[np.int32]
-    """``[n]``: text token of the step (the replay log wants it)."""
+    """``[n]``: text token of the step (a ``ResumeLog`` wants it)."""
     codes: NDArray[np.uint16]
-    """``[n, n_codebooks]``: codes of the step's frame (the replay log wants them)."""
+    """``[n, n_codebooks]``: codes of the step's frame (a ``ResumeLog`` wants them)."""
     pauses: NDArray[np.float32]
     """``[n, n_heads]``"""
     events: tuple[StepEvent, ...] = field(default=())

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import msgpack
+import numpy as np
 
 from shared.columns import (
     FLOAT32,
@@ -27,7 +28,17 @@ from shared.columns import (
     join_columns,
 )
 from shared.errors import LinkError
-from shared.messages import AudioBlock, EventKind, Open, ResumeLog, StepBlock, StepEvent, ToGateway, ToWorker
+from shared.messages import (
+    AudioBlock,
+    EventKind,
+    Open,
+    ResumeLog,
+    StepBlock,
+    StepEvent,
+    StepFlag,
+    ToGateway,
+    ToWorker,
+)
 from shared.units import FRAME_BYTES
 from shared.wire_fields import (
     AUDIO_FIELDS,
@@ -101,9 +112,11 @@ def _encode_open(message: Open) -> list[Part]:
     log = message.resume
     if log is None:
         return [_head(Kind.OPEN, [*values, None])]
-    n_frames, n_codebooks = log.codes.shape
-    sizes = [log.first_frame, n_frames, n_codebooks, len(log.pcm)]
-    columns = join_columns((INT32, log.text), (UINT16, log.codes))
+    n_steps, n_codebooks = log.codes.shape
+    sizes = [n_steps, n_codebooks, len(log.pcm), log.steps, log.silence]
+    columns = join_columns(
+        (INT64, log.frames), (INT64, log.times), (INT32, log.text), (UINT16, log.codes), (UINT8, log.flags)
+    )
     return [_head(Kind.OPEN, [*values, sizes]), columns, audio_part(log.pcm)]
 
 
@@ -205,16 +218,34 @@ def _decode_open(parts: Parts, values: list[Any]) -> Open:
     if type(sizes) is not list:
         message = f"Open.resume must be an array of sizes, not {str(sizes)[:80]!r}"
         raise LinkError(message)
-    size = read_fields("Open.resume", RESUME_FIELDS, sizes)
-    if size["audio_frames"] > size["frames"]:
-        message = f"Open.resume holds {size['audio_frames']} frames of audio for {size['frames']} recorded frames"
-        raise LinkError(message)
+    return Open(**opened, resume=_decode_resume(parts, read_fields("Open.resume", RESUME_FIELDS, sizes)))
+
+
+def _decode_resume(parts: Parts, size: dict[str, int]) -> ResumeLog:
     columns = Columns(parts[1])
-    text = columns.take(INT32, size["frames"])
-    codes = columns.take(UINT16, size["frames"], size["codebooks"])
+    log = ResumeLog(
+        frames=columns.take(INT64, size["recorded"]),
+        times=columns.take(INT64, size["recorded"] + 1),
+        text=columns.take(INT32, size["recorded"]),
+        codes=columns.take(UINT16, size["recorded"], size["codebooks"]),
+        flags=columns.take(UINT8, size["recorded"]),
+        pcm=audio_rows(parts[2], size["audio_frames"]),
+        steps=size["steps"],
+        silence=size["silence"],
+    )
     columns.finish()
-    pcm = audio_rows(parts[2], size["audio_frames"])
-    return Open(**opened, resume=ResumeLog(first_frame=size["first_frame"], text=text, codes=codes, pcm=pcm))
+    for name, column in (("times", log.times), ("text", log.text)):
+        check_least(f"Open.resume.{name}", column, 0)
+    n_client = int(np.count_nonzero(log.flags == StepFlag.CLIENT))
+    n_silent_at_end = len(log.flags) - int(np.max(np.flatnonzero(log.flags != StepFlag.SILENCE), initial=-1)) - 1
+    for name, value, most in (
+        ("audio_frames", len(log.pcm), n_client),
+        ("silence", log.silence, n_silent_at_end),
+    ):
+        if value > most:
+            message = f"Open.resume.{name} is {value}, but only {most} recorded steps are such"
+            raise LinkError(message)
+    return log
 
 
 def _decode_steps(parts: Parts, values: list[Any]) -> StepBlock:

@@ -186,10 +186,11 @@ OPEN_FIELDS: Final[dict[str, Check]] = {
 AUDIO_FIELDS: Final[dict[str, Check]] = {"rows": _integer(0, MAX_ROWS)}
 
 RESUME_FIELDS: Final[dict[str, Check]] = {
-    "first_frame": _frame,
-    "frames": _integer(0, MAX_ROWS),
+    "recorded": _integer(0, MAX_ROWS),
     "codebooks": _integer(1, MAX_CODEBOOKS),
     "audio_frames": _integer(0, MAX_ROWS),
+    "steps": _frame,
+    "silence": _integer(0, MAX_ROWS),
 }
 
 STEPS_FIELDS: Final[dict[str, Check]] = {

@@ -35,10 +35,19 @@ class EndSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoveSession:
+    """The worker that had the session is gone, or going: it waits for another, which ``OpenSlot`` will name."""
+
+    session: SessionId
+    is_drained: bool
+    """The worker is still there, and to be told that the session has left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropWorker:
     """The worker is dead: forget the connection and begin a new one."""
 
     worker: WorkerId
 
 
-FleetAction: TypeAlias = OpenSlot | RefuseSession | EndSession | DropWorker
+FleetAction: TypeAlias = OpenSlot | RefuseSession | EndSession | MoveSession | DropWorker

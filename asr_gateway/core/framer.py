@@ -98,6 +98,11 @@ class Framer:
             n_samples -= len(piece)
         return taken
 
+    def put_back(self, pieces: list[NDArray[np.float32]]) -> None:
+        """Let whole frames, ``[k * 1920]`` each piece, wait again before everything else."""
+        self._frames.extendleft(piece.astype(_PLAIN, copy=False) for piece in reversed(pieces))
+        self.n_frames += sum(len(piece) for piece in pieces) // FRAME_SAMPLES
+
     def clear(self) -> None:
         """Forget everything that waits."""
         self._frames.clear()

@@ -1,6 +1,9 @@
 """One stream of audio, from its first sample to its last word.
 
     WAITING ──grant──► STREAMING ──finish──► DRAINING ──Flushed──► CLOSED        any ──close──► CLOSED
+                          │ ▲                  │ ▲
+                     lose ▼ │ grant       lose ▼ │ grant
+                         MOVING               MOVING
 
 The client's side calls ``receive_*``, the worker's side ``grant``, ``stepped`` and ``deliver``. What has to go to the
 worker waits here until ``take`` moves it, and frames only move while the worker has granted credit: a client that
@@ -14,12 +17,15 @@ Markers, flushes and resets hold positions in that stream: they leave together w
 still says is old and is dropped, so that nothing old can follow the second Ready.
 
 Positions and frame indices count frames that were sent; what an Init dropped never had a number.
+
+A session whose worker is lost waits for another one with what the first has not answered (``replay.py``). Its client
+is not told.
 """
 
 from collections import deque
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +34,14 @@ from asr_gateway.core.credit import Credit
 from asr_gateway.core.framer import Framer
 from asr_gateway.core.limits import AudioAccount
 from asr_gateway.core.outbound import Outbound
-from shared.errors import BadMessageError, LinkError
-from shared.messages import Close, EventKind, Flush, Marker, Open, Reset, SessionKind, StepEvent
-from shared.units import FRAME_SAMPLES, MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, Epoch, FrameIndex, SessionId
+from asr_gateway.core.replay import ReplayLog, StepRecord
+from asr_gateway.core.requests import Requests, check_controls
+from shared.errors import LinkError
+from shared.messages import Close, EventKind, Open, Reset, SessionKind, StepEvent, StepFlag
+from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
 
 _NO_EPOCH: Final = Epoch(0)
+_CLIENT: Final = int(StepFlag.CLIENT)
 
 
 class SessionState(Enum):
@@ -41,6 +50,7 @@ class SessionState(Enum):
     WAITING = auto()
     STREAMING = auto()
     DRAINING = auto()
+    MOVING = auto()
     CLOSED = auto()
 
 
@@ -52,17 +62,23 @@ class Session:
         kind: who waits for the words.
         account: charged with the audio that waits here.
         silence_prefix_frames: silence that the worker feeds first.
+        replay: filled as long as a worker has the session.
     """
 
     __slots__ = (
-        "_account", "_acknowledged", "_buffered_samples", "_controls", "_credit", "_framer", "_is_given_back",
-        "_n_controls", "_n_early_inits", "_n_markers", "_n_restarts", "_next_frame", "_silence_prefix_frames",
-        "_urgent", "epoch", "frames_stepped", "has_new_frame", "id", "is_output_full", "kind", "samples_received",
-        "state",
+        "_account", "_acknowledged", "_buffered_samples", "_credit", "_framer", "_is_finished", "_is_given_back",
+        "_n_early_inits", "_n_restarts", "_next_frame", "_requests", "_silence_prefix_frames", "_urgent", "epoch",
+        "frames_stepped", "has_new_frame", "id", "is_output_full", "kind", "replay", "samples_received", "state",
     )  # fmt: skip
 
     def __init__(
-        self, *, session_id: SessionId, kind: SessionKind, account: AudioAccount, silence_prefix_frames: int = 0
+        self,
+        *,
+        session_id: SessionId,
+        kind: SessionKind,
+        account: AudioAccount,
+        silence_prefix_frames: int = 0,
+        replay: ReplayLog | None = None,
     ) -> None:
         self.id = session_id
         self.kind = kind
@@ -78,17 +94,18 @@ class Session:
         """After ``receive_audio``: whether whole frames wait, so that ``take`` may have something to move."""
         self._silence_prefix_frames = silence_prefix_frames
         self._account = account
+        self.replay = replay
+        """What another worker would need; None: the session ends with its worker."""
         self._framer = Framer()
         self._credit = Credit(1)
         self._next_frame = 0
         self._acknowledged = 0
         self._buffered_samples = 0
-        self._controls: deque[Marker | Flush | Reset] = deque()
+        self._requests = Requests(session_id)
         self._urgent: deque[Reset] = deque()
         self._n_early_inits = 0
         self._n_restarts = 0
-        self._n_markers = 0
-        self._n_controls = 0
+        self._is_finished = False
         # A file's session is CLOSED by its last word already, and still holds a slot then.
         self._is_given_back = False
 
@@ -113,12 +130,7 @@ class Session:
         Raises:
             BadMessageError: `MAX_PENDING_MARKERS` are pending already.
         """
-        if self._n_markers == MAX_PENDING_MARKERS:
-            message = f"Marker: {MAX_PENDING_MARKERS} markers are pending, no more are allowed"
-            raise BadMessageError(message)
-        self._n_markers += 1
-        frame = self._position() + (self._framer.n_partial > 0)
-        self._controls.append(Marker(session=self.id, epoch=_NO_EPOCH, id=marker_id, frame=FrameIndex(frame)))
+        self._requests.add_marker(marker_id, self._position() + (self._framer.n_partial > 0))
 
     def receive_flush(self, flush_id: int | None) -> None:
         """Have the words of everything received so far brought out by silence that the server supplies.
@@ -126,14 +138,14 @@ class Session:
         Raises:
             BadMessageError: 64 flushes and resets are under way already.
         """
-        self._count_control("Flush")
+        self._requests.count_control("Flush")
         n_zeros = self._framer.pad()
         self._buffered_samples += n_zeros
         self._account.hold(self._framer.n_samples)
-        frame = FrameIndex(self._position())
-        self._controls.append(
-            Flush(session=self.id, epoch=_NO_EPOCH, id=flush_id, frame=frame, pad_samples=n_zeros),
-        )
+        frame = self._position()
+        if self.replay is not None:
+            self.replay.pad(frame, n_zeros)
+        self._requests.add_flush(flush_id, frame, n_zeros)
 
     def receive_reset(self, reset_id: int | None) -> None:
         """Give the model a fresh state at this place in the stream; the time base goes on.
@@ -143,14 +155,8 @@ class Session:
         Raises:
             BadMessageError: 64 flushes and resets are under way already.
         """
-        self._count_control("Reset")
-        frame = FrameIndex(self._position())
-        # Before a marker that counts the partial frame as whole: nobody needs to complete it to have the reset done.
-        place = len(self._controls)
-        while place and self._controls[place - 1].frame > frame:
-            place -= 1
-        reset = Reset(session=self.id, epoch=_NO_EPOCH, id=reset_id, restart=False, frame=frame)
-        self._controls.insert(place, reset)
+        self._requests.count_control("Reset")
+        self._requests.add_reset(reset_id, self._position())
 
     def receive_init(self) -> None:
         """Start afresh: audio and requests not yet processed vanish, steps and times begin again, Ready answers.
@@ -158,32 +164,31 @@ class Session:
         Raises:
             BadMessageError: 64 Inits are under way already.
         """
-        if self._n_restarts + self._n_early_inits >= MAX_PENDING_CONTROLS:
-            _refuse_control("Init", "Inits")
+        check_controls("Init", "Inits", self._n_restarts + self._n_early_inits)
         self._framer.clear()
         self._account.hold(0)
-        self._controls.clear()
+        self._requests.clear()
         self._buffered_samples = 0
-        self._n_markers = 0
-        self._n_controls = 0
         if self.state is SessionState.WAITING:
             # The slot will be fresh when it is granted: nothing to tell the worker, only one more Ready to send.
             self._n_early_inits += 1
             return
         self._n_restarts += 1
+        if self.replay is not None:
+            self.replay.restart()
+        self._ask_for_restart()
+
+    def _ask_for_restart(self) -> None:
         frame = FrameIndex(self._next_frame)
         self._urgent.append(Reset(session=self.id, epoch=self.epoch, id=None, restart=True, frame=frame))
 
     def finish(self) -> None:
         """The audio is complete: flush, and close when the last word is out."""
-        assert self.state is SessionState.STREAMING, "only a session with a slot can be finished"
+        assert self.state in (_STREAMING, SessionState.MOVING), "only a session that had a slot can be finished"
         self.receive_flush(None)
-        self.state = SessionState.DRAINING
-
-    def _count_control(self, name: str) -> None:
-        if self._n_controls == MAX_PENDING_CONTROLS:
-            _refuse_control(name, "flushes and resets")
-        self._n_controls += 1
+        self._is_finished = True
+        if self.state is _STREAMING:
+            self.state = _DRAINING
 
     def _position(self) -> int:
         return self._next_frame + self._framer.n_frames
@@ -198,37 +203,42 @@ class Session:
     @property
     def is_busy(self) -> bool:
         """Whether an answer to a marker, flush, reset or Init is owed: a client may wait for it in silence."""
-        return bool(self._n_markers or self._n_controls or self._n_restarts)
+        return bool(self._n_restarts) or self._requests.is_pending
 
     # --- to the worker ------------------------------------------------------------------------------------
 
     def opening(self) -> Open:
         """Return the request for a slot; each one begins a new epoch."""
-        assert self.state is SessionState.WAITING, "a session holds at most one slot"
+        is_moving = self.state is SessionState.MOVING
+        assert is_moving or self.state is SessionState.WAITING, "a session holds at most one slot"
         self.epoch = Epoch(self.epoch + 1)
+        resume = None
+        if is_moving and self.replay is not None:
+            resume = self.replay.resume(has_prefix=self._silence_prefix_frames > 0)
         return Open(
             session=self.id,
             epoch=self.epoch,
             kind=self.kind,
             first_frame=FrameIndex(self._next_frame),
             silence_prefix_frames=self._silence_prefix_frames,
+            resume=resume,
         )
 
     @property
     def can_send(self) -> bool:
         """Whether ``take`` would move anything now."""
-        if self._urgent:
+        if self._urgent and self.state is not SessionState.MOVING:
             return True
         if self._n_restarts or (self.state is not _STREAMING and self.state is not _DRAINING):
             return False
         if self._framer.n_frames and not self.is_output_full and self._credit.available:
             return True
-        return bool(self._controls) and self._controls[0].frame <= self._next_frame
+        return self._requests.is_due(self._next_frame)
 
     def take(self, out: Outbound) -> None:
         """Move what may be sent now into ``out``: frames while there is credit, and the requests that stand there."""
-        if self._urgent:
-            out.controls.extend(self._urgent)
+        if self._urgent and self.state is not SessionState.MOVING:
+            out.controls.extend(replace(reset, epoch=self.epoch) for reset in self._urgent)
             self._urgent.clear()
         if self._n_restarts or (self.state is not _STREAMING and self.state is not _DRAINING):
             return
@@ -238,13 +248,32 @@ class Session:
             if n_frames > credit.available or n_frames > out.room:
                 n_frames = min(credit.available, n_frames, out.room)
             if n_frames:
-                out.add_frames(self.id, self.epoch, self._next_frame, framer.take(n_frames))
+                pieces = framer.take(n_frames)
+                out.add_frames(self.id, self.epoch, self._next_frame, pieces)
                 credit.spend(n_frames)
                 self._next_frame += n_frames
+                if self.replay is not None:
+                    self.replay.keep(pieces, n_unacknowledged=self._next_frame - self._acknowledged)
                 if self._account.is_beyond:
                     self._account.hold(framer.n_samples)
-        while self._controls and self._controls[0].frame <= self._next_frame:
-            out.controls.append(replace(self._controls.popleft(), epoch=self.epoch))
+        if self._requests.is_due(self._next_frame):
+            out.controls.extend(self._requests.take(self._next_frame, self.epoch))
+
+    def lose(self) -> None:
+        """The worker that had the session is gone: all that it has not answered waits for another one."""
+        assert self.replay is not None, "only who keeps a log can move"
+        self.state = SessionState.MOVING
+        if self._n_restarts:
+            # What was sent before the Init counts no more, and the Init itself may not have come through.
+            self._urgent.clear()
+            for _ in range(self._n_restarts):
+                self._ask_for_restart()
+            self._acknowledged = self._next_frame
+            return
+        self._framer.put_back(self.replay.take_back(self._next_frame - self._acknowledged))
+        self._account.hold(self._framer.n_samples)
+        self._next_frame = self._acknowledged
+        self._requests.put_back()
 
     def close(self) -> Close | None:
         """End the session; return what to tell the worker, if one was ever asked for a slot."""
@@ -252,8 +281,10 @@ class Session:
         self.state = SessionState.CLOSED
         self._framer.clear()
         self._account.hold(0)
-        self._controls.clear()
+        self._requests.clear()
         self._urgent.clear()
+        if self.replay is not None:
+            self.replay.restart()
         if was_given_back or self.epoch == _NO_EPOCH:
             return None
         return Close(session=self.id, epoch=self.epoch)
@@ -271,6 +302,9 @@ class Session:
             n_readys += self._n_early_inits
             self._n_early_inits = 0
             self.state = SessionState.STREAMING
+        elif self.state is SessionState.MOVING:
+            n_readys = 0
+            self.state = _DRAINING if self._is_finished else _STREAMING
         elif self._n_restarts:
             self._n_restarts -= 1
         else:
@@ -281,18 +315,25 @@ class Session:
         self._acknowledged = self._next_frame
         return n_readys
 
-    def stepped(self, frame: int) -> int | None:
-        """The model stepped the client's frame ``frame``; return ``buffered_pcm``, or None if that is old news.
+    def stepped(self, record: StepRecord) -> int | None:
+        """The model made a step; return ``buffered_pcm``, or None if that is old news, or silence of the server's.
 
         Raises:
             LinkError: another frame was due, or it was never sent.
         """
         if self._n_restarts or (self.state is not _STREAMING and self.state is not _DRAINING):
             return None
+        frame = record[0]
+        if record[2] != _CLIENT:
+            if self.replay is not None:
+                self.replay.records.append(record)
+            return None
         if frame != self._acknowledged or frame >= self._next_frame:
             message = f"session {self.id}: frame {frame} was stepped, frame {self._acknowledged} was due"
             raise LinkError(message)
         self._acknowledged += 1
+        if self.replay is not None:
+            self.replay.records.append(record)
         self._credit.grant(1)
         self.frames_stepped += 1
         self._buffered_samples -= FRAME_SAMPLES
@@ -306,28 +347,15 @@ class Session:
         """
         if self._n_restarts or (self.state is not _STREAMING and self.state is not _DRAINING):
             return False
-        match event.kind:
-            case EventKind.WORD | EventKind.END_WORD:
-                return True
-            case EventKind.MARKER:
-                self._n_markers -= 1
-            case EventKind.FLUSHED:
-                self._n_controls -= 1
-                if self.state is SessionState.DRAINING and not self._n_controls:
-                    self.state = SessionState.CLOSED
-            case EventKind.RESET_DONE:
-                self._n_controls -= 1
-        if min(self._n_markers, self._n_controls) < 0:
-            message = f"session {self.id}: {event.kind.name} with id {event.id} answers nothing"
-            raise LinkError(message)
+        if event.kind is not EventKind.WORD and event.kind is not EventKind.END_WORD:
+            self._requests.answered(event)
+            if self.replay is not None:
+                self.replay.answered(event.kind)
+            if event.kind is EventKind.FLUSHED and self.state is _DRAINING and not self._requests.is_pending:
+                self.state = SessionState.CLOSED
         return True
 
 
 # A session in one of these holds a slot. A name of this module is found ten times as fast as a member of an enum.
 _STREAMING: Final = SessionState.STREAMING
 _DRAINING: Final = SessionState.DRAINING
-
-
-def _refuse_control(name: str, kinds: str) -> NoReturn:
-    message = f"{name}: {MAX_PENDING_CONTROLS} {kinds} are under way, no more are allowed"
-    raise BadMessageError(message)

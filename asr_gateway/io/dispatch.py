@@ -26,10 +26,11 @@ from typing import Final, NoReturn
 
 import structlog
 
-from asr_gateway.core.fleet import WORKER_RESTARTS, Fleet, ModuleLoad
-from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, OpenSlot, RefuseSession
+from asr_gateway.core.fleet import Fleet, ModuleLoad
+from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, MoveSession, OpenSlot, RefuseSession
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.modules import ServedModule
+from asr_gateway.core.replay import ReplayBounds, ReplayLog
 from asr_gateway.core.session import Session, SessionState
 from asr_gateway.io.fan_out import FanOut
 from asr_gateway.io.file_stream import FileStream
@@ -38,8 +39,8 @@ from asr_gateway.io.worker_link import WorkerLink
 from asr_gateway.io.worker_links import WorkerLinks
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
-from shared.errors import AsrError, LinkError, NoFreeSlotError, RestartingError, WorkerLostError
-from shared.log_events import WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
+from shared.errors import AsrError, BadAudioError, LinkError, NoFreeSlotError, RestartingError, WorkerLostError
+from shared.log_events import SESSION_MOVED, WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
 from shared.messages import (
     Close,
     Closed,
@@ -58,6 +59,9 @@ from shared.units import SessionId
 PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
 
+_OWN_FAULTS: Final = (BadAudioError.code, LinkError.code)
+"""Why a worker may give up a session that would have it no better elsewhere."""
+
 
 class Dispatch:
     """All sessions and all workers of one gateway process."""
@@ -69,6 +73,8 @@ class Dispatch:
         self._metrics = metrics
         self._fleet = Fleet(config, random)
         self._budget = ByteBudget(config.audio_budget_bytes)
+        self._replay = ReplayBounds.of(config.replay_s, ByteBudget(config.replay_budget_bytes))
+        self._can_move = config.move_wait_s > 0
         self._bounds = AudioBounds.of(config)
         self._max_sessions = config.max_sessions
         self._file_bounds = AudioBounds(
@@ -116,6 +122,7 @@ class Dispatch:
             kind=kind,
             account=AudioAccount(self._budget, self._file_bounds if is_file else self._bounds),
             silence_prefix_frames=self._prefix_frames.get(module, 0) if is_file or has_silence_prefix else 0,
+            replay=ReplayLog(self._replay) if self._can_move else None,
         )
         stream = Stream(session=session, listener=listener)
         self._streams[session.id] = stream
@@ -246,17 +253,25 @@ class Dispatch:
                 self._grant(stream, link)
             case Reject():
                 self._perform(self._fleet.rejected(message.session, message.reason, message.free, self._now()))
-            case Evict(code=RestartingError.code):
-                self._end(stream, RestartingError(WORKER_RESTARTS))
-            case Evict():
+            case Evict() if message.code in _OWN_FAULTS:
                 self._end(stream, WorkerLostError(f"the worker gave this session up: {message.reason}"))
+            case Evict():
+                is_restart = message.code == RestartingError.code
+                self._perform(self._fleet.evicted(message.session, is_restart=is_restart, now=self._now()))
 
     def _grant(self, stream: Stream, link: WorkerLink) -> None:
-        self._fleet.granted(stream.session.id, link.endpoint)
-        if stream.session.state is SessionState.WAITING:
-            self._metrics.session_opened(stream.session.kind.name.lower())
+        session = stream.session
+        self._fleet.granted(session.id, link.endpoint)
+        facts = self._fleet.facts(link.endpoint)
+        if session.state is SessionState.WAITING:
+            self._metrics.session_opened(session.kind.name.lower())
+            if session.replay is not None:
+                session.replay.begin(context_frames=facts.context_frames, delay_frames=facts.delay_frames)
+        elif session.state is SessionState.MOVING:
+            self._metrics.session_moved(session.kind.name.lower())
+            self._log.info(SESSION_MOVED, **stream.place())
         try:
-            n_readys = stream.session.grant(self._fleet.facts(link.endpoint).window_frames)
+            n_readys = session.grant(facts.window_frames)
         except LinkError as error:
             self._end(stream, WorkerLostError(str(error)))
             return
@@ -271,6 +286,8 @@ class Dispatch:
                     stream, link = self._streams[action.session], self.links[action.worker]
                     stream.link, stream.worker = link, link.worker
                     link.send(stream.session.opening())
+                case MoveSession():
+                    self._leave(self._streams[action.session], is_told=action.is_drained)
                 case RefuseSession() | EndSession():
                     stream = self._streams[action.session]
                     self._end(stream, action.error)
@@ -278,6 +295,14 @@ class Dispatch:
                     link = self.links[action.worker]
                     self._note_lost(link, "it was silent past its deadline")
                     link.reopen()
+
+    def _leave(self, stream: Stream, *, is_told: bool) -> None:
+        """Let a session wait for another worker; ``is_told``: the one that has it is still there, and hears of it."""
+        session, link = stream.session, stream.link
+        if is_told and link is not None and link.is_welcome:
+            link.send(Close(session=session.id, epoch=session.epoch))
+        stream.link = None
+        session.lose()
 
     def _end(self, stream: Stream, error: AsrError) -> None:
         self.close(stream, code=error.code)

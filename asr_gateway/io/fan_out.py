@@ -1,15 +1,13 @@
 """The results of one model step, from a worker's block to the listeners of its sessions."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
 
 from asr_gateway.core.dialect import PackPauses
+from asr_gateway.core.replay import step_records
 from asr_gateway.io.stream import Stream
 from shared.errors import AsrError, LinkError, WorkerLostError
-from shared.messages import StepBlock, StepEvent, StepFlag
+from shared.messages import StepBlock, StepEvent
 from shared.units import FRAME_SAMPLES, SessionId
-
-_CLIENT: Final = int(StepFlag.CLIENT)
 
 
 class FanOut:
@@ -32,21 +30,14 @@ class FanOut:
         packed: dict[PackPauses, list[bytes]] = {}
         events = _by_session(block.events)
         has_heads = block.pauses.shape[1] > 0
-        rows = zip(
-            block.sessions.tolist(),
-            block.epochs.tolist(),
-            block.frames.tolist(),
-            block.steps.tolist(),
-            block.flags.tolist(),
-            strict=True,
-        )
-        for row, (session_id, epoch, frame, step_idx, flag) in enumerate(rows):
+        rows = zip(block.sessions.tolist(), block.epochs.tolist(), step_records(block), strict=True)
+        for row, (session_id, epoch, record) in enumerate(rows):
             stream = self._streams.get(session_id)
-            if stream is None or stream.session.epoch != epoch or flag != _CLIENT:
+            if stream is None or stream.session.epoch != epoch:
                 continue
             listener = stream.listener
             try:
-                buffered_pcm = stream.session.stepped(frame)
+                buffered_pcm = stream.session.stepped(record)
             except LinkError as error:
                 self._end(stream, WorkerLostError(str(error)))
                 continue
@@ -56,7 +47,7 @@ class FanOut:
             if has_heads and pack_pauses is not None:
                 if pack_pauses not in packed:
                     packed[pack_pauses] = pack_pauses(block.pauses)
-                listener.step(step_idx, packed[pack_pauses][row], buffered_pcm)
+                listener.step(record[1], packed[pack_pauses][row], buffered_pcm)
             if buffered_pcm >= FRAME_SAMPLES or stream.is_starved:
                 _go_on(stream)
             if session_id in events:

@@ -2,7 +2,7 @@
 
 ``plan`` picks every slot that has something to step, takes its frame out of the ring and remembers which lease the
 frame came from. ``spread`` counts the step for the leases that are still there and drops the rest. Both are numpy over
-the active rows; nothing here runs Python for each slot.
+the active rows; nothing here runs Python for each slot, but for those that repeat what another worker had stepped.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_worker.core.model import ModelFacts, StepPlan, StepResult
+from asr_worker.core.model import NO_TOKEN, ModelFacts, StepPlan, StepResult
 from asr_worker.core.pcm import PcmRings
+from asr_worker.core.replay import Replay
 from asr_worker.core.rows import Rows
 from asr_worker.core.words import PADDING
 from shared.messages import StepBlock, StepEvent, StepFlag
-from shared.units import FRAME_SAMPLES
+from shared.units import FRAME_SAMPLES, SlotIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +32,21 @@ class Stepped:
 
 
 class Batch:
-    """Plans steps over ``rows`` and ``rings``. ``generations`` is the allocator's column."""
+    """Plans steps over ``rows``, ``rings`` and ``replays``. ``generations`` is the allocator's column."""
 
-    def __init__(self, *, facts: ModelFacts, rows: Rows, rings: PcmRings, generations: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        *,
+        facts: ModelFacts,
+        rows: Rows,
+        rings: PcmRings,
+        replays: dict[SlotIndex, Replay],
+        generations: NDArray[np.int64],
+    ) -> None:
         self._delay = facts.delay_frames
         self._rows = rows
         self._rings = rings
+        self._replays = replays
         self._generations = generations
         self._plan = StepPlan(
             pcm=np.zeros((facts.n_slots, FRAME_SAMPLES), np.float32),
@@ -47,6 +57,10 @@ class Batch:
         self._planned_generations = generations.copy()
         self._frames = np.zeros(0, np.int64)
         self._is_silence = np.zeros(0, np.bool_)
+        self._is_replay = np.zeros(0, np.bool_)
+        self._no_text = np.full(facts.n_slots, NO_TOKEN, np.int64)
+        self._no_codes = np.full((facts.n_slots, facts.n_codebooks), NO_TOKEN, np.int64)
+        self._went_on: list[int] = []
         self._oldest_s: float | None = None
 
     @property
@@ -69,14 +83,17 @@ class Batch:
         """
         rows, rings = self._rows, self._rings
         next_frames = rows.next_frame - rings.count
-        is_silence = rows.is_leased & (rows.silence > 0)
-        is_client = rows.is_leased & ~is_silence & (rings.count > 0)
+        is_replay = rows.is_leased & (rows.replay > 0)
+        is_silence = rows.is_leased & ~is_replay & (rows.silence > 0)
+        is_client = rows.is_leased & ~is_replay & ~is_silence & (rings.count > 0)
         np.logical_or(is_silence, is_client, out=self._plan.active)
+        self._plan.active |= is_replay
         self._slots = np.flatnonzero(self._plan.active)
         if not len(self._slots):
             return None
         self._planned_generations = self._generations.copy()
         self._is_silence = is_silence[self._slots]
+        self._is_replay = is_replay[self._slots]
         self._frames = next_frames[self._slots] - self._is_silence
         client_slots = np.flatnonzero(is_client)
         self._oldest_s = rings.oldest_s(np.flatnonzero(is_client & rows.is_live))
@@ -84,12 +101,25 @@ class Batch:
         self._plan.pcm[is_silence] = 0.0
         self._plan.reset[:] = rows.is_fresh
         rows.is_fresh[:] = False
+        self._plan_replays()
         return self._plan
+
+    def _plan_replays(self) -> None:
+        plan = self._plan
+        if not self._replays:
+            plan.text = plan.codes = plan.encode = None
+            return
+        plan.text, plan.codes, plan.encode = self._no_text.copy(), self._no_codes.copy(), plan.active.copy()
+        for replay in self._replays.values():
+            replay.write(plan)
 
     def spread(self, result: StepResult) -> Stepped:
         """Count the step of the last plan and return copies of what it said to leases that still hold."""
         rows = self._rows
         holds = self._generations[self._slots] == self._planned_generations[self._slots]
+        if self._is_replay.any():
+            self._count_replays(self._slots[holds & self._is_replay])
+            holds &= ~self._is_replay
         slots, is_silence = self._slots[holds], self._is_silence[holds]
         client_slots = slots[~is_silence]
         rows.lease_steps[slots] += 1
@@ -107,6 +137,21 @@ class Batch:
             pauses=result.pauses[slots],
         )
 
+    def _count_replays(self, slots: NDArray[np.int64]) -> None:
+        """Count a step that ``slots`` repeated: it gives nothing to tell, nor any credit."""
+        rows = self._rows
+        rows.lease_steps[slots] += 1
+        rows.model_steps[slots] += 1
+        rows.replay[slots] -= 1
+        for slot in map(SlotIndex, slots.tolist()):
+            replay = self._replays[slot]
+            if replay.is_client:
+                rows.last_client_step[slot] = rows.lease_steps[slot]
+            replay.advance()
+            if not rows.replay[slot]:
+                del self._replays[slot]
+                self._went_on.append(slot)
+
     def speaking(self, stepped: Stepped) -> NDArray[np.int64]:
         """Return the rows of ``stepped`` whose token means something to the word assembler.
 
@@ -117,11 +162,15 @@ class Batch:
         return np.flatnonzero(is_word)
 
     def settling(self, stepped: Stepped) -> NDArray[np.int64]:
-        """Return the slots of ``stepped`` whose silence has ended or whose first waiting item may take effect."""
+        """Return the slots of ``stepped`` whose silence has ended or whose first waiting item may take effect.
+
+        And those whose replay has ended since the last call: nothing took effect before.
+        """
         rows, slots = self._rows, stepped.slots
         is_due = rows.next_frame[slots] - self._rings.count[slots] >= rows.barrier[slots]
         is_settling: NDArray[np.bool_] = (rows.silence[slots] == 0) & (stepped.is_silence | is_due)
-        return slots[is_settling]
+        went_on, self._went_on = self._went_on, []
+        return np.concatenate([slots[is_settling], np.array(went_on, np.int64)]) if went_on else slots[is_settling]
 
 
 def nothing_stepped(facts: ModelFacts) -> Stepped:

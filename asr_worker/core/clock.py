@@ -12,6 +12,9 @@ Without any of that the time of frame p is p / 12.5 s, exactly.
 from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
 
@@ -27,13 +30,18 @@ class ClientClock:
 
     Positions must be asked for in ascending order, none more than ``delay_frames`` before the newest frame: pauses
     further back are forgotten, so that a session of any length keeps a few of them.
+
+    Args:
+        delay_frames: D.
+        past: samples of the client before each frame that another worker had stepped, and after the last.
     """
 
-    def __init__(self, delay_frames: int) -> None:
+    def __init__(self, delay_frames: int, past: NDArray[np.int64] | None = None) -> None:
         self._delay = delay_frames
         self._pauses: deque[_Pause] = deque()
-        self._position = 0
-        self._samples = 0
+        self._past = past
+        self._position = 0 if past is None else len(past) - 1
+        self._samples = 0 if past is None else int(past[-1])
 
     @property
     def n_pauses(self) -> int:
@@ -54,12 +62,17 @@ class ClientClock:
 
     def time_s(self, position: int) -> float:
         """Return the client's time at ``position``, in seconds since its first sample."""
+        if self._past is not None:
+            if position < len(self._past) - 1:
+                return int(self._past[max(position, 0)]) / SAMPLE_RATE
+            self._past = None
         while self._pauses:
             pause = self._pauses[0]
             if position < pause.start:
                 break
             passed = (pause.start - self._position) * FRAME_SAMPLES - pause.pad_samples
-            samples = self._samples + max(0, passed)
+            # Below 0 where the padded frame is the last one that another worker had stepped.
+            samples = max(0, self._samples + passed)
             if pause.end is None or position < pause.end:
                 return samples / SAMPLE_RATE
             self._samples, self._position = samples, pause.end

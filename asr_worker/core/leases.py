@@ -9,12 +9,13 @@ from asr_worker.core.gateways import Gateway
 from asr_worker.core.markers import MarkerHeap
 from asr_worker.core.model import ModelFacts
 from asr_worker.core.pcm import PcmRings
+from asr_worker.core.replay import Replay
 from asr_worker.core.rows import Rows
 from asr_worker.core.slots import Lease, SlotAllocator
 from asr_worker.core.stream import Item, Stream
 from asr_worker.core.words import MAX_PIECES, WordAssembler
 from shared.errors import LinkError
-from shared.messages import Marker, Open, SessionKind
+from shared.messages import Marker, Open, ResumeLog, SessionKind
 from shared.units import MAX_PENDING_MARKERS, Epoch, FrameIndex, SessionId, SlotIndex
 
 
@@ -26,6 +27,8 @@ class Leases:
         self.rows = Rows(facts.n_slots)
         self.rings = PcmRings(facts.n_slots, window_frames)
         self.markers: MarkerHeap[Marker] = MarkerHeap(facts.n_slots)
+        self.replays: dict[SlotIndex, Replay] = {}
+        """Of slots whose sessions another worker had, until its last steps are repeated."""
         self.unsettled: dict[SlotIndex, None] = {}
         """Slots that an item reached since they were last settled, in order."""
         self._delay = facts.delay_frames
@@ -50,7 +53,7 @@ class Leases:
         self.rows.gateway[slot] = gateway.number
         self.rows.is_live[slot] = message.kind is SessionKind.LIVE
         gateway.add(message.session, slot)
-        self._begin(slot, message.kind, message.first_frame, message.silence_prefix_frames)
+        self._begin(slot, message.kind, message.first_frame, message.silence_prefix_frames, message.resume)
         return slot
 
     def restart(self, slot: SlotIndex, first_frame: FrameIndex) -> None:
@@ -67,6 +70,7 @@ class Leases:
         self.rows.free(slot)
         self.rings.clear(slot)
         self.markers.drop(slot)
+        self.replays.pop(slot, None)
         self.unsettled.pop(slot, None)
 
     def push(self, slot: SlotIndex, item: Item) -> None:
@@ -94,10 +98,20 @@ class Leases:
         """Return the epoch of the session that holds ``slot``."""
         return Epoch(int(self.rows.epoch[slot]))
 
-    def _begin(self, slot: SlotIndex, kind: SessionKind, first_frame: FrameIndex, prefix_frames: int) -> None:
+    def _begin(
+        self,
+        slot: SlotIndex,
+        kind: SessionKind,
+        first_frame: FrameIndex,
+        prefix_frames: int,
+        resume: ResumeLog | None = None,
+    ) -> None:
         self.rings.clear(slot)
         self.markers.drop(slot)
+        self.replays.pop(slot, None)
         self.unsettled.pop(slot, None)
+        if resume is not None and len(resume.text):
+            self.replays[slot] = Replay(slot, resume)
         self._streams[slot] = Stream(
             slot=slot,
             rows=self.rows,
@@ -106,6 +120,7 @@ class Leases:
             prefix_frames=prefix_frames,
             delay=self._delay,
             new_words=self._new_words,
+            resume=resume,
         )
 
     def check(self) -> None:
@@ -117,6 +132,7 @@ class Leases:
         assert all(self.allocator.is_current(lease) for lease in self._leases.values())
         assert not self.rings.count[~self.rows.is_leased].any(), "audio of a free slot"
         assert set(self.unsettled) <= leased
+        assert set(self.replays) == set(np.flatnonzero(self.rows.is_leased & (self.rows.replay > 0)).tolist())
         assert all(self.markers.pending(SlotIndex(slot)) == 0 for slot in np.flatnonzero(~self.rows.is_leased).tolist())
         window = self.rings.window
         assert (self.rings.count[list(leased)] <= self.rows.unacknowledged[list(leased)]).all()

@@ -29,6 +29,10 @@ class ModelFacts:
     """Extra heads (pause predictors); 0 for models without."""
     n_codebooks: int
     """Codes for each frame."""
+    n_text_tokens: int
+    """Tokens that a plan may force are below this."""
+    n_codes: int
+    """Codes that a plan may give are below this."""
     delay_frames: int
     """D: by how many frames the words trail the audio."""
     context_frames: int

@@ -48,9 +48,14 @@ class Pool:
         self._identity = identity
         self._config = config
         self._leases = Leases(facts=facts, window_frames=config.window_frames, detokenize=detokenize)
-        generations = self._leases.allocator.generations
-        self._batch = Batch(facts=facts, rows=self._leases.rows, rings=self._leases.rings, generations=generations)
-        self._sessions = Sessions(leases=self._leases, admission=admission)
+        self._batch = Batch(
+            facts=facts,
+            rows=self._leases.rows,
+            rings=self._leases.rings,
+            replays=self._leases.replays,
+            generations=self._leases.allocator.generations,
+        )
+        self._sessions = Sessions(facts=facts, leases=self._leases, admission=admission)
         self._results = Results(facts=facts, leases=self._leases, batch=self._batch)
         self._step_times = StepTimes()
         self._gateways = GatewayTable(config.gateway_timeout_s)

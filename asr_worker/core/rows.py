@@ -40,6 +40,8 @@ class Rows:
         """``lease_steps`` when the last client frame had been stepped."""
         self.silence = column()
         """Silent frames that come before any client frame."""
+        self.replay = column()
+        """Steps that another worker had made and that come before anything else."""
         self.barrier = column()
         """Index of the first frame that the first waiting item must not come behind; FAR if there is none."""
         self.is_leased = np.zeros(n_slots, np.bool_)
@@ -60,6 +62,7 @@ class Rows:
             self.model_steps,
             self.last_client_step,
             self.silence,
+            self.replay,
         ):
             column[slot] = 0
         self.barrier[slot] = FAR

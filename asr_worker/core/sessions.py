@@ -11,6 +11,8 @@ from asr_worker.core.admission import Admission
 from asr_worker.core.gateways import Gateway, OnceInAWhile
 from asr_worker.core.intake import take_audio
 from asr_worker.core.leases import Leases
+from asr_worker.core.model import ModelFacts
+from asr_worker.core.replay import is_fit
 from shared.errors import LinkError
 from shared.messages import (
     REJECT_DRAINING,
@@ -43,9 +45,10 @@ CODE_UNKNOWN_SESSION: Final = "unknown_session"
 class Sessions:
     """The sessions of all gateways, in ``leases``; no more than ``admission`` allows."""
 
-    def __init__(self, *, leases: Leases, admission: Admission) -> None:
+    def __init__(self, *, facts: ModelFacts, leases: Leases, admission: Admission) -> None:
         self.is_draining = False
         """Whether no session is admitted any more."""
+        self._facts = facts
         self._leases = leases
         self._admission = admission
         self._unknown_told = OnceInAWhile(1.0)
@@ -102,7 +105,7 @@ class Sessions:
         """Return why ``message`` cannot be granted whatever slots are free; empty if nothing speaks against it."""
         if self.is_draining:
             return REJECT_DRAINING
-        if message.resume is not None:
+        if message.resume is not None and not is_fit(message.resume, self._facts):
             return REJECT_RESUME
         is_one_too_many = message.kind is SessionKind.FILE and self._leases.n_files >= self._admission.files
         return REJECT_FULL if is_one_too_many or not self.n_free else ""

@@ -7,7 +7,8 @@ called between two steps. It takes what has become due and says what the client 
                    marker   flush           frames 7 and 8 wait until the flush is finished
 
 A flush feeds D frames of silence, then up to 12 more while a word is open; a silence prefix is a flush that nobody
-asked for. Numbers live in the columns of ``Rows``; this object reads and writes its own entries.
+asked for. A session that another worker had begins with its last steps (``replay.py``): nothing takes effect until they
+have been repeated. Numbers live in the columns of ``Rows``; this object reads and writes its own entries.
 """
 
 from collections import deque
@@ -15,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from asr_worker.core.clock import ClientClock
 from asr_worker.core.rows import FAR, Rows
 from asr_worker.core.words import WordAssembler
 from shared.errors import LinkError
-from shared.messages import Flush, Marker, Reset, SessionKind
-from shared.units import MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, SlotIndex
+from shared.messages import Flush, Marker, Reset, ResumeLog, SessionKind, StepFlag
+from shared.units import MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, SAMPLE_RATE, SlotIndex
 
 EXTRA_SILENCE_FRAMES: Final = 12
 """How long a flush waits for the end of an open word beyond the delay: about a second."""
@@ -57,7 +60,10 @@ Settled: TypeAlias = MarkerPassed | Flushed | ResetDone
 
 
 class Stream:
-    """What one lease holds besides its frames. ``delay`` is D, ``prefix_frames`` the silence that is fed first."""
+    """What one lease holds besides its frames.
+
+    ``delay`` is D, ``prefix_frames`` the silence that is fed first, unless the session goes on where ``resume`` ends.
+    """
 
     def __init__(
         self,
@@ -69,6 +75,7 @@ class Stream:
         prefix_frames: int,
         delay: int,
         new_words: Callable[[float], WordAssembler],
+        resume: ResumeLog | None = None,
     ) -> None:
         self.slot = slot
         self.kind = kind
@@ -82,8 +89,13 @@ class Stream:
         self._flush: Flush | None = None
         self._extra_frames = 0
         self._is_paused = False
+        self._first_frame = first_frame
+        self._fed_silence = 0
+        self._past_frames = np.zeros(0, np.int64)
         rows.start(slot, first_frame)
-        if prefix_frames:
+        if resume is not None:
+            self._go_on(resume)
+        elif prefix_frames:
             self._feed_silence(prefix_frames)
 
     @property
@@ -114,6 +126,8 @@ class Stream:
         No step may be under way for this lease.
         """
         settled: list[Settled] = []
+        if self._rows.replay[self.slot]:
+            return settled
         next_frame = int(self._rows.next_frame[self.slot]) - waiting_frames
         while not self._rows.silence[self.slot]:
             if self._is_paused:
@@ -128,11 +142,13 @@ class Stream:
     def _apply(self, item: Item) -> list[Settled]:
         match item:
             case Marker():
-                return [MarkerPassed(item, int(self._rows.last_client_step[self.slot]) + self._delay)]
+                return [MarkerPassed(item, self._last_step_before(item.frame) + self._delay)]
             case Flush():
+                fed, self._fed_silence = self._fed_silence, 0
                 self._flush = item
-                self._extra_frames = EXTRA_SILENCE_FRAMES
-                self._feed_silence(self._delay, item.pad_samples)
+                self._extra_frames = EXTRA_SILENCE_FRAMES - max(0, fed - self._delay)
+                # The lost worker has counted the padding if it has fed any silence.
+                self._feed_silence(max(0, self._delay - fed), 0 if fed else item.pad_samples)
                 return []
             case Reset():
                 position = int(self._rows.lease_steps[self.slot])
@@ -141,6 +157,26 @@ class Stream:
                 self._rows.has_pieces[self.slot] = False
                 self._rows.is_fresh[self.slot] = True
                 return [ResetDone(item.id)]
+
+    def _go_on(self, log: ResumeLog) -> None:
+        """Take over what another worker's steps had brought about, but for the model's state."""
+        slot, n_steps = self.slot, len(log.text)
+        self._rows.replay[slot] = n_steps
+        self._rows.client_steps[slot] = log.steps
+        self._fed_silence = log.silence
+        self._past_frames = np.where(log.flags == StepFlag.CLIENT, log.frames, FAR)
+        self.clock = ClientClock(self._delay, log.times)
+        self.words = self._new_words(int(log.times[0]) / SAMPLE_RATE)
+        for step in range(self._delay, n_steps + 1):
+            self.words.feed(int(log.text[step - 1]), int(log.times[step - self._delay]) / SAMPLE_RATE)
+        self._rows.has_pieces[slot] = self.words.has_pieces
+
+    def _last_step_before(self, frame: int) -> int:
+        """Return at which of the lease's steps the frame before ``frame`` was stepped; 0 if that is long past."""
+        if frame >= self._first_frame:
+            return int(self._rows.last_client_step[self.slot])
+        at = np.flatnonzero(self._past_frames < frame)
+        return int(at[-1]) + 1 if len(at) else 0
 
     def _feed_silence(self, n_frames: int, pad_samples: int = 0) -> None:
         self.clock.pause(int(self._rows.lease_steps[self.slot]), pad_samples)

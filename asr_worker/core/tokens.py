@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_worker.core.model import StepPlan, StepResult
+from asr_worker.core.model import NO_TOKEN, StepPlan, StepResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +36,16 @@ class TokenRecorder:
         self._audio = np.full((n_slots, n_codebooks), pad_code, np.uint32)
 
     def record(self, plan: StepPlan, result: StepResult, generations: NDArray[np.int64]) -> FedTokens:
-        """Return what the step of ``plan`` was fed, and keep its ``result`` for the next."""
+        """Return what the step of ``plan`` was fed, and keep its ``result`` for the next.
+
+        What is only repeated is in the log of the worker that had the session before.
+        """
         self._text[plan.reset] = self._start_token
         self._audio[plan.reset] = self._pad_code
         fed = FedTokens(
             text=self._text.copy(),
             audio=self._audio.copy(),
-            mask=plan.active.copy(),
+            mask=plan.active.copy() if plan.text is None else plan.active & (plan.text == NO_TOKEN),
             generation=generations.copy(),
         )
         self._text[plan.active] = result.text[plan.active]

@@ -27,6 +27,7 @@ from asr_worker.core.model import NO_TOKEN, ModelFacts, StepPlan, StepResult
 from asr_worker.core.words import END_OF_WORD, PADDING
 from asr_worker.model.fake_speech import (
     FIRST_PIECE,
+    LEVELS,
     PAD_CODE,
     PAUSE_HORIZONS_S,
     VOICED_LEVEL,
@@ -180,6 +181,8 @@ def _facts_of(settings: FakeSettings) -> ModelFacts:
         n_slots=settings.n_slots,
         n_heads=settings.n_heads,
         n_codebooks=settings.n_codebooks,
+        n_text_tokens=settings.start_token,
+        n_codes=LEVELS,
         delay_frames=settings.delay_frames,
         context_frames=settings.context_frames,
         codec_context_frames=1,

@@ -101,8 +101,6 @@ def load_model(
         step=_place(module, lm_header, mimi_header, place=place, dtype=dtype, seed=seed, kv_cache=kv_cache),
         tokenizer=tokenizer,
         facts=_facts(module, tokenizer, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
-        n_text_tokens=module.model.text_out_vocab_size,
-        codebook_size=module.mimi.codebook_size,
         is_prepared=is_prepared or place.type == "cuda",
         warnings=(*warnings, *tokenizer_warnings),
     )
@@ -258,6 +256,8 @@ def _facts(
         n_slots=module.batch_size,
         n_heads=module.model.extra_heads.num_heads if module.model.extra_heads else 0,
         n_codebooks=module.model.audio_codebooks,
+        n_text_tokens=module.model.text_out_vocab_size,
+        n_codes=module.mimi.codebook_size,
         delay_frames=module.delay_frames,
         context_frames=module.model.transformer.context,
         codec_context_frames=-(-module.mimi.context // LATENTS_PER_FRAME),

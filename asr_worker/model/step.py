@@ -30,8 +30,6 @@ class TorchAsrModel:
         step: the step on its device.
         tokenizer: turns tokens into text.
         facts: what is known of the model.
-        n_text_tokens: tokens that a plan may force are below this.
-        codebook_size: codes that a plan may give are below this.
         is_prepared: step by an index in prepared sizes, as CUDA needs it; otherwise exactly what takes part, on CPU.
         warnings: what an operator should be told about the files or the device.
     """
@@ -42,8 +40,6 @@ class TorchAsrModel:
         step: DeviceStep,
         tokenizer: Tokenizer,
         facts: ModelFacts,
-        n_text_tokens: int,
-        codebook_size: int,
         is_prepared: bool,
         warnings: tuple[str, ...] = (),
     ) -> None:
@@ -53,8 +49,6 @@ class TorchAsrModel:
         self._facts = facts
         self._step = step
         self._tokenizer = tokenizer
-        self._n_text_tokens = n_text_tokens
-        self._codebook_size = codebook_size
         self._runner = PreparedRunner(step) if is_prepared else HostRunner(step)
         self._collected = StepResult(
             text=np.zeros(facts.n_slots, np.int64),
@@ -171,9 +165,9 @@ class TorchAsrModel:
 
     def _check(self, plan: StepPlan) -> None:
         if plan.text is not None:
-            _check_range("a forced text token", plan.text, NO_TOKEN, self._n_text_tokens)
+            _check_range("a forced text token", plan.text, NO_TOKEN, self._facts.n_text_tokens)
         if plan.codes is not None:
-            _check_range("a given code", plan.codes[plan.codes[:, 0] >= 0], 0, self._codebook_size)
+            _check_range("a given code", plan.codes[plan.codes[:, 0] >= 0], 0, self._facts.n_codes)
 
 
 def _check_range(what: str, values: NDArray[np.int64], lowest: int, below: int) -> None:

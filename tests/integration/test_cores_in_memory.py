@@ -1,11 +1,12 @@
-"""The cores of a gateway and of a worker, joined by lists of message parts: no socket, no clock, no process.
+"""The cores of a gateway and of two workers, joined by lists of message parts: no socket, no clock, no process.
 
     client played by rules ──► Session ──► Outbound ──► parts ──► Pool ──► fake model
              ▲                    │  Fleet                          │
              '──── what was sent ─'◄──────────── parts ◄────────────'
 
-Hypothesis decides who does what and when anything travels. In the end every client must have been told exactly what a
-plain computation over its own audio says, whatever its neighbours did.
+Hypothesis decides who does what, when anything travels, and when a worker dies, drains or gives its sessions up. In the
+end every client must have been told exactly what a plain computation over its own audio says, whatever its neighbours
+did and wherever it was served.
 """
 
 from collections import deque
@@ -20,9 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 
 from asr_gateway.core.fleet import Fleet
-from asr_gateway.core.fleet_actions import EndSession, FleetAction, OpenSlot, RefuseSession
+from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, MoveSession, OpenSlot, RefuseSession
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.outbound import Outbound
+from asr_gateway.core.replay import ReplayBounds, ReplayLog, step_records
 from asr_gateway.core.session import Session, SessionState
 from asr_worker.core.admission import admit
 from asr_worker.core.handshake import Identity
@@ -37,13 +39,14 @@ from shared.messages import (
     Close,
     Closed,
     EventKind,
+    Evict,
     Hello,
+    Load,
     Ready,
     Reject,
     SessionKind,
     StepBlock,
     StepEvent,
-    StepFlag,
     ToGateway,
     ToWorker,
     Welcome,
@@ -52,10 +55,10 @@ from shared.units import FRAME_SAMPLES, SessionId
 from shared.wire import decode_to_gateway, decode_to_worker, encode
 
 GATEWAY = b"gw:memory"
-WORKER = "ipc://memory"
 FAKE = FakeSettings(n_slots=2, n_heads=2, n_codebooks=4, delay_frames=3)
 N_SLOTS = FAKE.n_slots
-MAX_CLIENTS = 4
+N_WORKERS = 2
+MAX_CLIENTS = 5
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Client:
     """What one client did, and what it was told since its last Ready."""
 
     session: Session
+    worker: "Worker | None" = None
     is_refused: bool = False
     n_readys: int = 0
     n_inits: int = 0
@@ -114,99 +118,150 @@ def _line(event: Any) -> str:
     return f"{event.text} {event.start_s:.3f}" if isinstance(event, WordSaid) else f"/ {event.stop_s:.3f}"
 
 
-class CoresInMemory(RuleBasedStateMachine):
-    """One gateway with up to four clients, one worker with two slots."""
+class Worker:
+    """One worker and what travels between it and the gateway, in the incarnations that follow each other."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
+    def __init__(self, number: int) -> None:
+        self.endpoint = f"ipc://memory-{number}"
+        self.n_lives = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Be another process: nothing of the one before is left, on the way neither."""
+        self.n_lives += 1
         self.model = FakeModel(FAKE)
         self.pool = Pool(
             facts=self.model.facts,
-            identity=Identity(worker="wk:memory", module="asr"),
+            identity=Identity(worker=f"wk:{self.endpoint}:{self.n_lives}", module="asr"),
             config=WorkerConfig(window_frames=3),
             admission=admit(self.model.facts, WorkerConfig()),
             detokenize=self.model.detokenize,
         )
-        self.fleet = Fleet(GatewayConfig(), Random(0))
-        self.budget = ByteBudget(1 << 30)
-        self.clients: dict[SessionId, Client] = {}
-        self.gone: list[Client] = []
-        self.to_worker: deque[list[Any]] = deque()
-        self.to_gateway: deque[list[Any]] = deque()
-        self.noise = np.random.default_rng(1)
-        self.n_sessions = 0
+        self.inbox: deque[list[Any]] = deque()
+        self.outbox: deque[list[Any]] = deque()
         self.send(Hello(version=PROTOCOL_VERSION, gateway="memory"))
-        self.run_to_the_end()
-
-    # --- the link -----------------------------------------------------------------------------------------
 
     def send(self, message: ToWorker) -> None:
-        self.to_worker.append(encode(message))
+        self.inbox.append(encode(message))
 
     def reply(self, outgoing: list[tuple[bytes, ToGateway]]) -> None:
-        self.to_gateway.extend(encode(message) for _, message in outgoing)
+        self.outbox.extend(encode(message) for _, message in outgoing)
 
-    @rule()
-    def gather(self) -> None:
-        out = Outbound(5)
-        for client in self.clients.values():
-            client.session.take(out)
-        for control in out.controls:
-            self.send(control)
-        block = out.block()
-        if block is not None:
-            self.send(block)
+    def hear(self, now: float) -> None:
+        self.reply(self.pool.handle(GATEWAY, decode_to_worker(self.inbox.popleft()), now))
 
-    @precondition(lambda self: self.to_worker)
-    @rule()
-    def worker_hears(self) -> None:
-        self.reply(self.pool.handle(GATEWAY, decode_to_worker(self.to_worker.popleft()), self.now))
-
-    @rule()
-    def worker_steps(self) -> None:
+    def step(self) -> None:
         self.reply(self.pool.settle())
         plan = self.pool.plan()
         if plan is not None:
             self.model.launch(plan)
             self.reply(self.pool.spread(self.model.collect(), 0.01))
 
-    @precondition(lambda self: self.to_gateway)
+
+class CoresInMemory(RuleBasedStateMachine):
+    """One gateway with up to five clients, two workers with two slots each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.fleet = Fleet(GatewayConfig(), Random(0))
+        self.budget = ByteBudget(1 << 30)
+        self.replay_budget = ByteBudget(1 << 30)
+        self.clients: dict[SessionId, Client] = {}
+        self.workers = {worker.endpoint: worker for worker in map(Worker, range(N_WORKERS))}
+        self.noise = np.random.default_rng(1)
+        self.n_sessions = 0
+        self.run_to_the_end()
+
+    # --- the link -----------------------------------------------------------------------------------------
+
     @rule()
-    def gateway_hears(self) -> None:
-        message = decode_to_gateway(self.to_gateway.popleft())
+    def gather(self) -> None:
+        for worker in self.workers.values():
+            out = Outbound(5)
+            for client in self.clients.values():
+                if client.worker is worker:
+                    client.session.take(out)
+            for control in out.controls:
+                worker.send(control)
+            block = out.block()
+            if block is not None:
+                worker.send(block)
+
+    @rule(data=st.data())
+    def worker_hears(self, data: st.DataObject) -> None:
+        worker = self.any_worker(data)
+        if worker.inbox:
+            worker.hear(self.now)
+
+    @rule(data=st.data())
+    def worker_steps(self, data: st.DataObject) -> None:
+        self.any_worker(data).step()
+
+    @rule(n_turns=st.integers(1, 8))
+    def time_goes_on(self, n_turns: int) -> None:
+        for _ in range(n_turns):
+            self.turn()
+
+    @rule(data=st.data())
+    def gateway_hears_from(self, data: st.DataObject) -> None:
+        worker = self.any_worker(data)
+        if worker.outbox:
+            self.gateway_hears(worker)
+
+    def gateway_hears(self, worker: Worker) -> None:
+        message = decode_to_gateway(worker.outbox.popleft())
         match message:
-            case Welcome():
-                self.perform(self.fleet.welcomed(WORKER, message, self.now))
             case Ready():
                 client = self.current(message)
                 if client is None:
-                    self.send(Close(session=message.session, epoch=message.epoch))
+                    worker.send(Close(session=message.session, epoch=message.epoch))
                 else:
-                    self.fleet.granted(client.session.id, WORKER)
-                    client.n_readys += client.session.grant(self.fleet.facts(WORKER).window_frames)
-            case Reject():
-                if self.current(message) is not None:
-                    self.perform(self.fleet.rejected(message.session, message.reason, message.free, self.now))
+                    self.grant(client, worker)
             case StepBlock():
                 self.fan_out(message)
+            case _:
+                self.perform(self.hear_of(worker, message))
+
+    def hear_of(self, worker: Worker, message: ToGateway) -> list[FleetAction]:
+        match message:
+            case Welcome():
+                return self.fleet.welcomed(worker.endpoint, message, self.now)
+            case Load():
+                return self.fleet.loaded(worker.endpoint, message, self.now)
             case Closed():
-                self.perform(self.fleet.freed(WORKER, self.now))
+                return self.fleet.freed(worker.endpoint, self.now)
+            case Reject() | Evict() if self.current(message) is None:
+                return []
+            case Reject():
+                return self.fleet.rejected(message.session, message.reason, message.free, self.now)
+            case Evict():
+                return self.fleet.evicted(message.session, is_restart=True, now=self.now)
             case _:
                 raise AssertionError(message)
 
+    def grant(self, client: Client, worker: Worker) -> None:
+        session, facts = client.session, self.fleet.facts(worker.endpoint)
+        self.fleet.granted(session.id, worker.endpoint)
+        if session.state is SessionState.WAITING:
+            assert session.replay is not None
+            session.replay.begin(context_frames=facts.context_frames, delay_frames=facts.delay_frames)
+        client.n_readys += session.grant(facts.window_frames)
+
     def fan_out(self, block: StepBlock) -> None:
-        for row, session in enumerate(block.sessions.tolist()):
-            client = self.clients.get(session)
-            if client is None or block.flags[row] != StepFlag.CLIENT:
+        for row, (number, epoch, record) in enumerate(
+            zip(block.sessions.tolist(), block.epochs.tolist(), step_records(block), strict=True)
+        ):
+            client = self.clients.get(number)
+            if client is None or client.session.epoch != epoch:
                 continue
-            buffered = client.session.stepped(int(block.frames[row]))
+            buffered = client.session.stepped(record)
             if buffered is not None:
                 client.steps.append(int(block.steps[row]))
                 client.buffered = buffered
         for event in block.events:
             client = self.clients.get(event.session)
-            if client is not None and client.session.deliver(event):
+            if client is not None and client.session.epoch == event.epoch and client.session.deliver(event):
                 self.tell(client, event)
 
     def tell(self, client: Client, event: StepEvent) -> None:
@@ -221,7 +276,7 @@ class CoresInMemory(RuleBasedStateMachine):
             case _:
                 client.told.append(event.kind.name)
 
-    def current(self, message: Ready | Reject) -> Client | None:
+    def current(self, message: Ready | Reject | Evict) -> Client | None:
         client = self.clients.get(message.session)
         return client if client is not None and client.session.epoch == message.epoch else None
 
@@ -229,13 +284,62 @@ class CoresInMemory(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case OpenSlot():
-                    self.send(self.clients[action.session].session.opening())
-                case RefuseSession():
+                    client, worker = self.clients[action.session], self.workers[action.worker]
+                    client.worker = worker
+                    worker.send(client.session.opening())
+                case MoveSession():
+                    client = self.clients[action.session]
+                    if action.is_drained and client.worker is not None:
+                        client.worker.send(Close(session=client.session.id, epoch=client.session.epoch))
+                    client.worker = None
+                    client.session.lose()
+                case RefuseSession() | EndSession():
                     client = self.clients[action.session]
                     client.is_refused = True
                     self.close(client)
-                case EndSession():
-                    raise AssertionError(action)
+                case DropWorker():
+                    self.begin_anew(self.workers[action.worker])
+
+    def begin_anew(self, worker: Worker) -> None:
+        worker.begin()
+        for client in self.clients.values():
+            if client.worker is worker and client.session.state is SessionState.WAITING:
+                client.worker = None
+
+    # --- what befalls workers -----------------------------------------------------------------------------
+
+    @rule(data=st.data(), much_later=st.booleans())
+    def worker_dies(self, data: st.DataObject, much_later: bool) -> None:  # noqa: FBT001
+        worker = self.any_worker(data)
+        # Somebody under whom two die within a minute is suspected, and ends.
+        self.now += 61.0 if much_later else 0.0
+        self.begin_anew(worker)
+        self.perform(self.fleet.lost(worker.endpoint, self.now))
+
+    @rule(data=st.data())
+    def worker_drains(self, data: st.DataObject) -> None:
+        worker = self.any_worker(data)
+        worker.pool.drain()
+        worker.reply([(GATEWAY, worker.pool.load())])
+
+    @precondition(lambda self: any(worker.pool.is_draining for worker in self.workers.values()))
+    @rule()
+    def worker_goes(self) -> None:
+        for worker in self.workers.values():
+            if worker.pool.is_draining:
+                worker.reply(worker.pool.evict_all("restarting", "the worker is shutting down"))
+                while worker.outbox:
+                    self.gateway_hears(worker)
+                self.begin_anew(worker)
+                self.perform(self.fleet.lost(worker.endpoint, self.now))
+
+    @rule(data=st.data())
+    def worker_says_how_busy_it_is(self, data: st.DataObject) -> None:
+        worker = self.any_worker(data)
+        worker.reply([(GATEWAY, worker.pool.load())])
+
+    def any_worker(self, data: st.DataObject) -> Worker:
+        return self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
 
     # --- clients ------------------------------------------------------------------------------------------
 
@@ -244,7 +348,12 @@ class CoresInMemory(RuleBasedStateMachine):
     def open(self) -> None:
         self.n_sessions += 1
         account = AudioAccount(self.budget, AudioBounds(guaranteed_samples=0, max_samples=1 << 40))
-        session = Session(session_id=SessionId(self.n_sessions), kind=SessionKind.LIVE, account=account)
+        session = Session(
+            session_id=SessionId(self.n_sessions),
+            kind=SessionKind.LIVE,
+            account=account,
+            replay=ReplayLog(ReplayBounds.of(20.0, self.replay_budget)),
+        )
         self.clients[session.id] = Client(session)
         self.perform(self.fleet.request(session.id, "asr", SessionKind.LIVE, self.now))
 
@@ -308,14 +417,15 @@ class CoresInMemory(RuleBasedStateMachine):
         del self.clients[client.session.id]
         self.fleet.released(client.session.id)
         close = client.session.close()
-        if close is not None:
-            self.send(close)
+        if close is not None and client.worker is not None:
+            client.worker.send(close)
 
     # --- what must hold -----------------------------------------------------------------------------------
 
     @invariant()
     def every_slot_is_free_or_leased_once(self) -> None:
-        self.pool.check()
+        for worker in self.workers.values():
+            worker.pool.check()
 
     @invariant()
     def steps_are_counted_from_one_without_a_gap(self) -> None:
@@ -323,30 +433,41 @@ class CoresInMemory(RuleBasedStateMachine):
             assert client.steps == list(range(1, len(client.steps) + 1))
             assert client.buffered >= 0
 
+    def turn(self) -> bool:
+        """Let everything travel and every worker step once; return whether anything happened."""
+        workers = self.workers.values()
+        before = [worker.pool.load().steps for worker in workers]
+        # One turn takes only so much of what sessions hold.
+        self.gather()
+        is_busy = any(worker.inbox for worker in workers)
+        for worker in workers:
+            while worker.inbox:
+                worker.hear(self.now)
+            worker.step()
+            is_busy |= bool(worker.outbox)
+            while worker.outbox:
+                self.gateway_hears(worker)
+        return is_busy or any(worker.inbox for worker in workers) or before != [w.pool.load().steps for w in workers]
+
     def run_to_the_end(self) -> None:
-        while True:
-            before = len(self.to_worker), len(self.to_gateway), self.pool.load().steps
-            self.gather()
-            # One turn takes only so much of what sessions hold.
-            has_sent = bool(self.to_worker)
-            while self.to_worker:
-                self.worker_hears()
-            self.worker_steps()
-            while self.to_gateway:
-                self.gateway_hears()
-            if before == (0, 0, self.pool.load().steps) and not has_sent and not self.to_worker:
-                return
+        while self.turn():
+            pass
 
     def teardown(self) -> None:
         for client in self.clients.values():
             client.session.is_output_full = False
             self.ask_for_flush(client)
         self.run_to_the_end()
+        for worker in self.workers.values():
+            if worker.pool.is_draining:
+                self.worker_goes()
+        self.run_to_the_end()
         # Who did not answer in time is asked again after its next Load, which workers send all the time.
-        self.perform(self.fleet.loaded(WORKER, self.pool.load(), self.now))
+        for worker in self.workers.values():
+            self.perform(self.fleet.loaded(worker.endpoint, worker.pool.load(), self.now))
         self.run_to_the_end()
         served = [client for client in self.clients.values() if client.session.state is SessionState.STREAMING]
-        assert len(served) == min(N_SLOTS, len(self.clients))
+        assert len(served) == min(N_SLOTS * N_WORKERS, len(self.clients))
         for client in served:
             assert client.told == client.expected()
             assert client.markers_told == client.markers
@@ -357,9 +478,9 @@ class CoresInMemory(RuleBasedStateMachine):
         for client in list(self.clients.values()):
             self.close(client)
         self.run_to_the_end()
-        assert self.pool.n_used == 0
-        assert self.budget.used_bytes == 0
+        assert [worker.pool.n_used for worker in self.workers.values()] == [0] * N_WORKERS
+        assert self.budget.used_bytes == self.replay_budget.used_bytes == 0
 
 
-CoresInMemory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+CoresInMemory.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 test_clients_are_told_what_their_own_audio_says = CoresInMemory.TestCase

@@ -1,6 +1,7 @@
 """Gateways, workers with the fake model, and a plain client of Kyutai's protocol."""
 
 import asyncio
+import io
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import aiohttp
 import msgpack
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 from asr_gateway.app import Gateway
@@ -313,6 +315,18 @@ async def gateway(shared_worker: Worker) -> AsyncIterator[RunningGateway]:
     async with gateway_in_process(shared_worker.endpoint) as running:
         yield running
         await eventually(lambda: _all_free(running))
+
+
+@pytest.fixture
+def wav_of() -> Callable[[NDArray[np.float32]], bytes]:
+    """Return what makes a WAV file of samples, to the bit."""
+
+    def make(pcm: NDArray[np.float32]) -> bytes:
+        file = io.BytesIO()
+        soundfile.write(file, pcm, 24_000, format="WAV", subtype="FLOAT")
+        return file.getvalue()
+
+    return make
 
 
 async def _all_free(gateway: RunningGateway) -> bool:

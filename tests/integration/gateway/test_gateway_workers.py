@@ -35,7 +35,8 @@ async def test_two_gateways_share_the_slots_of_one_worker(rig: Any, shared_worke
 
 async def test_one_gateway_fills_three_workers(rig: Any) -> None:
     workers = [rig.worker("--fake-slots", "2") for _ in range(2)] + [rig.worker("--fake-slots", "1")]
-    async with rig.gateway(*[worker.endpoint for worker in workers]) as gateway, AsyncExitStack() as stack:
+    endpoints = [worker.endpoint for worker in workers]
+    async with rig.gateway(*endpoints, move_wait_s=0.2) as gateway, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(gateway.ready_client()) for _ in range(5)]
         async with gateway.client() as refused:
             assert (await refused.refusal())[0] == "no_free_slot"
@@ -44,7 +45,7 @@ async def test_one_gateway_fills_three_workers(rig: Any) -> None:
 
         assert heard == [True] * 5
 
-        # One of them dies: only its sessions end, and the others go on.
+        # One of them dies, and nobody has room: only its sessions end, and the others go on.
         workers[2].kill()
         ends = [asyncio.create_task(client.refusal()) for client in clients]
         done, running = await asyncio.wait(ends, timeout=5, return_when=asyncio.FIRST_COMPLETED)
@@ -56,7 +57,7 @@ async def test_one_gateway_fills_three_workers(rig: Any) -> None:
 
 async def test_a_worker_that_dies_and_returns_is_used_again(rig: Any) -> None:
     worker = rig.worker()
-    async with rig.gateway(worker.endpoint) as gateway:
+    async with rig.gateway(worker.endpoint, move_wait_s=0.0) as gateway:
         async with gateway.ready_client() as client:
             await client.speak(rig.noise(3))
             await client.until("Step")
@@ -75,7 +76,7 @@ async def test_a_worker_that_dies_and_returns_is_used_again(rig: Any) -> None:
 
 async def test_a_worker_that_hangs_is_given_up_and_taken_back_when_it_wakes(rig: Any) -> None:
     worker = rig.worker("--gateway-timeout-s", "1")
-    async with rig.gateway(worker.endpoint) as gateway:
+    async with rig.gateway(worker.endpoint, move_wait_s=0.0) as gateway:
         async with gateway.ready_client() as client:
             worker.process.send_signal(signal.SIGSTOP)
 
@@ -139,7 +140,7 @@ async def test_a_draining_worker_finishes_what_it_has_and_gets_nothing_new(rig: 
 
 async def test_a_session_that_outlasts_its_workers_drain_is_told_that_it_restarts(rig: Any) -> None:
     worker = rig.worker("--drain-s", "0", "--fake-slots", "20")
-    async with rig.gateway(worker.endpoint) as gateway, AsyncExitStack() as stack:
+    async with rig.gateway(worker.endpoint, move_wait_s=0.2) as gateway, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(gateway.ready_client()) for _ in range(20)]
         worker.process.send_signal(signal.SIGTERM)
 

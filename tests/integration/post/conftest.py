@@ -73,7 +73,7 @@ max_seq_len = 40960
 """
 
 LIMITS = {"max_file_s": 30, "max_body_bytes": 4 << 20, "body_timeout_s": 1, "file_queue_length": 64, "file_wait_s": 20}
-BUSY_LIMITS = LIMITS | {"file_queue_length": 2, "file_wait_s": 3}
+BUSY_LIMITS = LIMITS | {"move_wait_s": 0.5, "file_queue_length": 2, "file_wait_s": 3}
 KEY = {"kyutai-api-key": "right"}
 SETTINGS = FakeSettings(n_heads=0)
 

@@ -74,10 +74,14 @@ def step_block(n: int, n_heads: int = 4, n_codebooks: int = 3) -> StepBlock:
 
 
 RESUME = ResumeLog(
-    first_frame=F,
+    frames=np.array([6, 7, 7], np.int64),
+    flags=np.array([0, 0, 1], np.uint8),
+    times=np.array([0, 1920, 3840, 3840], np.int64),
     text=np.array([3, 0, 17], np.int32),
     codes=np.arange(6, dtype=np.uint16).reshape(3, 2),
     pcm=np.ones((2, FRAME_SAMPLES), np.float32),
+    steps=8,
+    silence=1,
 )
 
 TO_WORKER: list[ToWorker] = [
@@ -229,7 +233,10 @@ def head(kind: int, *values: object) -> bytes:
         ([head(5, 1, 1, None, 1, FRAME_SAMPLES)], "Flush.pad_samples must be an integer from 0 to 1919"),
         ([head(6, 1, 1, None, 1, 1)], "Reset.restart must be true or false"),
         ([head(2, 1, 1, 2, 0, 0, None)], "Open.kind must be an integer from 0 to 1"),
-        ([head(2, 1, 1, 0, 0, 0, [0, 1, 1, 2]), b"", b""], "2 frames of audio for 1 recorded"),
+        ([head(2, 1, 1, 0, 0, 0, [0, 1, 0, 0]), b"", b""], "Open.resume needs 5 fields, 4 came"),
+        ([head(2, 1, 1, 0, 0, 0, [1, 1, 2, 0, 0]), bytes(31), bytes(15360)], "audio_frames is 2, but only 1 recorded"),
+        ([head(2, 1, 1, 0, 0, 0, [1, 1, 1, 0, 1]), bytes(31), bytes(7680)], "silence is 1, but only 0 recorded"),
+        ([head(2, 1, 1, 0, 0, 0, [1, 1, 0, 0, 0]), bytes(24) + b"\xff" * 4 + bytes(3), b""], "text must be at least 0"),
         ([head(2, 1, 1, 0, 0, 0, 5), b"", b""], "Open.resume must be an array"),
         ([head(3, 1)], "3 parts expected"),
         ([head(3, 4097), b"", b""], "AudioBlock.rows must be an integer from 0 to 4096"),

@@ -1,21 +1,28 @@
 from random import Random
 
 from asr_gateway.core.fleet import ANSWER_S, FIRST_LOAD_S, Fleet, ModuleLoad
-from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, OpenSlot, RefuseSession
+from asr_gateway.core.fleet_actions import (
+    DropWorker,
+    EndSession,
+    FleetAction,
+    MoveSession,
+    OpenSlot,
+    RefuseSession,
+)
 from shared.config import GatewayConfig
-from shared.messages import REJECT_DRAINING, REJECT_FULL, Load, SessionKind, Welcome
+from shared.messages import REJECT_DRAINING, REJECT_FULL, REJECT_RESUME, Load, SessionKind, Welcome
 from shared.units import SessionId
 
 LIVE, FILE = SessionKind.LIVE, SessionKind.FILE
 A, B, C = "tcp://a:1", "tcp://b:1", "tcp://c:1"
 
 
-def facts(name: str = "wk:a", *, n_sessions: int = 4, module: str = "asr") -> Welcome:
+def facts(name: str = "wk:a", *, n_sessions: int = 4, module: str = "asr", fingerprint: str = "f") -> Welcome:
     return Welcome(
         version=1,
         worker=name,
         module=module,
-        fingerprint="f",
+        fingerprint=fingerprint,
         n_sessions=n_sessions,
         n_heads=4,
         n_codebooks=8,
@@ -34,9 +41,9 @@ def load(free: int, *, used: int = 0, draining: bool = False, deadline_s: float 
     )
 
 
-def fleet(**workers: int) -> Fleet:
+def fleet(config: GatewayConfig | None = None, **workers: int) -> Fleet:
     """A fleet at time 0 whose workers ``a``, ``b`` ... have so many free slots."""
-    made = Fleet(GatewayConfig(), Random(1))
+    made = Fleet(config or GatewayConfig(), Random(1))
     for name, n_sessions in workers.items():
         made.welcomed(f"tcp://{name}:1", facts(f"wk:{name}", n_sessions=n_sessions), 0.0)
     return made
@@ -59,6 +66,8 @@ def _shown(action: FleetAction) -> str:
             return f"refuse {action.session}: {action.error.code}"
         case EndSession():
             return f"end {action.session}: {action.error.code}"
+        case MoveSession():
+            return f"move {action.session}{' off' if action.is_drained else ''}"
         case DropWorker():
             return f"drop {action.worker[6]}"
 
@@ -308,7 +317,7 @@ def test_a_late_answer_is_taken_while_nobody_else_was_asked() -> None:
     lone.granted(SessionId(1), A)
 
     assert shown(lone.loaded(A, load(3), 2.1)) == []
-    assert shown(lone.lost(A, 2.2)) == ["end 1: worker_lost"]
+    assert shown(lone.lost(A, 2.2)) == ["move 1"]
 
 
 def test_no_answer_is_missed_by_a_loop_that_did_not_listen() -> None:
@@ -324,13 +333,13 @@ def test_no_answer_is_missed_by_a_loop_that_did_not_listen() -> None:
 # --- life and death of workers ----------------------------------------------------------------------------
 
 
-def test_a_lost_worker_ends_its_sessions_and_who_waits_for_its_answer_waits_on() -> None:
+def test_sessions_of_a_lost_worker_come_before_those_that_wait_for_their_first_slot() -> None:
     pair = fleet(a=4, b=1)
     request(pair, 1)
     pair.granted(SessionId(1), A)
     request(pair, 2)
 
-    assert shown(pair.lost(A, 0.1)) == ["end 1: worker_lost", "open 2 on b"]
+    assert shown(pair.lost(A, 0.1)) == ["move 1", "open 1 on b"]
     assert shown(pair.lost(A, 0.1)) == []
 
 
@@ -340,7 +349,8 @@ def test_sessions_of_a_worker_that_drained_and_went_are_told_that_it_restarts() 
     lone.granted(SessionId(1), A)
     lone.loaded(A, load(3, draining=True), 0.0)
 
-    assert shown(lone.lost(A, 0.1)) == ["end 1: restarting"]
+    assert shown(lone.lost(A, 0.1)) == ["move 1"]
+    assert shown(lone.expire(10.1)) == ["end 1: restarting"]
 
 
 def test_a_worker_is_dead_two_and_a_half_deadlines_after_its_last_load() -> None:
@@ -351,7 +361,7 @@ def test_a_worker_is_dead_two_and_a_half_deadlines_after_its_last_load() -> None
     for tenth in range(25):
         assert shown(lone.expire(tenth / 10)) == []
 
-    assert shown(lone.expire(2.5)) == ["drop a", "end 1: worker_lost"]
+    assert shown(lone.expire(2.5)) == ["drop a", "move 1"]
 
 
 def test_a_new_worker_has_time_for_its_first_load() -> None:
@@ -380,7 +390,7 @@ def test_another_incarnation_behind_an_endpoint_is_a_fresh_worker() -> None:
     lone.granted(SessionId(1), A)
 
     assert shown(lone.welcomed(A, facts("wk:a"), 0.1)) == []
-    assert shown(lone.welcomed(A, facts("wk:a2", n_sessions=1), 0.1)) == ["end 1: worker_lost"]
+    assert shown(lone.welcomed(A, facts("wk:a2", n_sessions=2), 0.1)) == ["move 1", "open 1 on a"]
     assert request(lone, 2) == ["open 2 on a"]
 
 
@@ -411,3 +421,108 @@ def test_what_unknown_workers_and_sessions_say_is_ignored() -> None:
     assert empty.freed(A, 0.0) == []
     assert empty.rejected(SessionId(1), REJECT_FULL, 0, 0.0) == []
     empty.granted(SessionId(1), A)
+
+
+# --- moves ------------------------------------------------------------------------------------------------
+
+
+def held(of: Fleet, *sessions: int, worker: str = A) -> None:
+    """Let the sessions have slots of the worker."""
+    for session in sessions:
+        request(of, session)
+        of.granted(SessionId(session), worker)
+
+
+def test_without_another_worker_a_lost_session_waits_for_one_and_then_ends() -> None:
+    lone = fleet(a=4)
+    held(lone, 1, 2)
+    assert shown(lone.lost(A, 1.0)) == ["move 1", "move 2"]
+    assert shown(lone.expire(10.9)) == []
+    lone.released(SessionId(2))
+    assert shown(lone.expire(11.0)) == ["end 1: worker_lost"]
+    assert shown(lone.welcomed(A, facts(), 12.0)) == []
+
+
+def test_a_worker_that_is_back_in_time_gets_its_sessions_again() -> None:
+    lone = fleet(a=4)
+    held(lone, 1, 2)
+    lone.lost(A, 1.0)
+    assert shown(lone.welcomed(A, facts("wk:a2"), 4.0)) == ["open 1 on a", "open 2 on a"]
+
+
+def test_only_a_worker_with_the_same_model_goes_on_with_a_session() -> None:
+    lone = fleet(a=4)
+    held(lone, 1)
+    lone.welcomed(B, facts("wk:b", fingerprint="another"), 0.0)
+    assert shown(lone.lost(A, 0.1)) == ["move 1"]
+    # Who has no slot yet may go there, and does not wait behind who may not.
+    assert request(lone, 2) == ["open 2 on b"]
+    assert shown(lone.welcomed(C, facts("wk:c"), 0.2)) == ["open 1 on c"]
+
+
+def test_a_session_that_moves_is_asked_of_others_when_one_has_no_room_or_does_not_answer() -> None:
+    trio = fleet(a=4)
+    held(trio, 1)
+    trio.welcomed(B, facts("wk:b"), 0.0)
+    assert shown(trio.lost(A, 0.1)) == ["move 1", "open 1 on b"]
+    trio.welcomed(C, facts("wk:c"), 0.1)
+    trio.loaded(C, load(4), 0.1)
+    assert shown(trio.rejected(SessionId(1), REJECT_FULL, 0, 0.2)) == ["open 1 on c"]
+    assert shown(trio.loaded(B, load(1), 0.3)) == []
+    assert [shown(trio.expire(0.3 + twentieth / 20)) for twentieth in range(6, 8)] == [[], ["open 1 on b"]]
+
+
+def test_a_session_under_which_two_workers_die_within_a_minute_ends() -> None:
+    pair = fleet(a=1)
+    held(pair, 1)
+    pair.lost(A, 1.0)
+    pair.welcomed(B, facts("wk:b"), 2.0)
+    pair.granted(SessionId(1), B)
+    assert shown(pair.lost(B, 60.5)) == ["end 1: worker_lost"]
+
+
+def test_a_session_that_outlived_a_worker_long_ago_is_not_suspected() -> None:
+    pair = fleet(a=1)
+    held(pair, 1)
+    pair.lost(A, 1.0)
+    pair.welcomed(B, facts("wk:b"), 2.0)
+    pair.granted(SessionId(1), B)
+    assert shown(pair.lost(B, 61.5)) == ["move 1"]
+
+
+def test_sessions_that_are_given_up_move_and_a_restart_is_no_death() -> None:
+    pair = fleet(a=1)
+    held(pair, 1)
+    pair.welcomed(B, facts("wk:b"), 0.0)
+    for now, (worker, other) in enumerate(((A, "b"), (B, "a"), (A, "b"))):
+        pair.loaded(worker, load(0), float(now))
+        assert shown(pair.evicted(SessionId(1), is_restart=True, now=now)) == ["move 1", f"open 1 on {other}"]
+        pair.granted(SessionId(1), B if other == "b" else A)
+        pair.loaded(worker, load(1), float(now))
+    assert shown(pair.evicted(SessionId(7), is_restart=True, now=4.0)) == []
+
+
+def test_sessions_leave_a_worker_that_drains_as_far_as_another_has_room() -> None:
+    pair = fleet(a=4)
+    held(pair, 1, 2)
+    pair.welcomed(B, facts("wk:b", n_sessions=1), 0.0)
+    assert shown(pair.loaded(A, load(2, draining=True), 0.1)) == ["move 1 off", "open 1 on b"]
+    assert shown(pair.loaded(A, load(2, draining=True), 0.2)) == []
+    # As soon as there is more room the rest goes, too.
+    assert shown(pair.welcomed(C, facts("wk:c"), 0.3)) == ["move 2 off", "open 2 on c"]
+
+
+def test_a_log_that_does_not_fit_the_model_ends_its_session_and_does_the_worker_no_harm() -> None:
+    pair = fleet(a=4)
+    held(pair, 1)
+    pair.welcomed(B, facts("wk:b"), 0.0)
+    pair.lost(A, 0.1)
+    assert shown(pair.rejected(SessionId(1), REJECT_RESUME, 4, 0.2)) == ["end 1: worker_lost"]
+    assert request(pair, 2) == ["open 2 on b"]
+
+
+def test_sessions_end_with_their_worker_if_they_shall_not_move() -> None:
+    pair = fleet(GatewayConfig(move_wait_s=0.0), a=4, b=1)
+    held(pair, 1)
+    assert shown(pair.loaded(A, load(3, draining=True), 0.1)) == []
+    assert shown(pair.lost(A, 0.1)) == ["end 1: restarting"]

@@ -7,10 +7,11 @@ import pytest
 
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.outbound import Outbound
+from asr_gateway.core.replay import ReplayBounds, ReplayLog, StepRecord
 from asr_gateway.core.session import Session, SessionState
 from shared.config import GatewayConfig
 from shared.errors import BadMessageError, LinkError
-from shared.messages import Close, EventKind, Flush, Marker, Open, Reset, SessionKind, StepEvent
+from shared.messages import Close, EventKind, Flush, Marker, Open, Reset, SessionKind, StepEvent, StepFlag
 from shared.units import FRAME_SAMPLES, Epoch, FrameIndex, SessionId
 
 ID = SessionId(7)
@@ -41,6 +42,11 @@ def taken(of: Session) -> Sent:
     of.take(out)
     block = out.block()
     return out.controls, [] if block is None else block.frames.tolist()
+
+
+def record(frame: int) -> StepRecord:
+    """What a worker says of the step of a client's frame."""
+    return frame, frame + 1, int(StepFlag.CLIENT), 3, b"\0\0"
 
 
 def event(kind: EventKind, event_id: int | None = None) -> StepEvent:
@@ -97,7 +103,7 @@ def test_frames_leave_while_there_is_credit_and_go_on_with_every_step() -> None:
 
     assert taken(begun) == ([], [0, 1, 2, 3])
     assert not begun.can_send
-    begun.stepped(0)
+    begun.stepped(record(0))
     assert taken(begun) == ([], [4])
 
 
@@ -127,7 +133,7 @@ def test_buffered_pcm_counts_received_samples_minus_stepped_frames() -> None:
     begun.receive_audio(audio(2.5))
     taken(begun)
 
-    assert [begun.stepped(0), begun.stepped(1)] == [FRAME_SAMPLES * 3 // 2, FRAME_SAMPLES // 2]
+    assert [begun.stepped(record(0)), begun.stepped(record(1))] == [FRAME_SAMPLES * 3 // 2, FRAME_SAMPLES // 2]
 
 
 @pytest.mark.parametrize("frame", [1, 5])
@@ -137,12 +143,12 @@ def test_a_step_out_of_turn_is_an_error_of_the_link(frame: int) -> None:
     taken(begun)
 
     with pytest.raises(LinkError, match=f"frame {frame} was stepped, frame 0 was due"):
-        begun.stepped(frame)
+        begun.stepped(record(frame))
 
 
 def test_a_step_of_a_frame_that_was_never_sent_is_an_error_of_the_link() -> None:
     with pytest.raises(LinkError):
-        streaming().stepped(0)
+        streaming().stepped(record(0))
 
 
 def test_no_frame_is_sent_while_the_client_does_not_read() -> None:
@@ -198,7 +204,7 @@ def test_markers_wait_for_credit_with_the_frames_before_them() -> None:
     begun.receive_marker(1)
     assert taken(begun) == ([], [0, 1, 2, 3])
 
-    begun.stepped(0)
+    begun.stepped(record(0))
 
     assert taken(begun) == ([Marker(session=ID, epoch=Epoch(1), id=1, frame=FrameIndex(5))], [4])
 
@@ -220,6 +226,7 @@ def test_a_session_is_busy_until_its_marker_is_back() -> None:
     assert not begun.is_busy
     begun.receive_marker(5)
     assert begun.is_busy
+    taken(begun)
 
     begun.deliver(event(EventKind.MARKER, 5))
 
@@ -243,7 +250,7 @@ def test_a_flush_pads_the_partial_frame_and_the_padding_counts_as_audio() -> Non
     n_zeros = FRAME_SAMPLES * 3 // 4
     flush = Flush(session=ID, epoch=Epoch(1), id=9, frame=FrameIndex(2), pad_samples=n_zeros)
     assert taken(begun) == ([flush], [0, 1])
-    assert [begun.stepped(0), begun.stepped(1)] == [FRAME_SAMPLES, 0]
+    assert [begun.stepped(record(0)), begun.stepped(record(1))] == [FRAME_SAMPLES, 0]
 
 
 def test_audio_behind_a_flush_starts_a_new_frame() -> None:
@@ -264,7 +271,7 @@ def test_a_reset_holds_its_place_in_the_stream() -> None:
     begun.receive_reset(4)
     assert taken(begun)[0] == []
 
-    begun.stepped(0)
+    begun.stepped(record(0))
 
     reset = Reset(session=ID, epoch=Epoch(1), id=4, restart=False, frame=FrameIndex(5))
     assert taken(begun) == ([reset], [4])
@@ -303,7 +310,7 @@ def test_a_finished_session_closes_with_its_flush() -> None:
     assert begun.state is SessionState.DRAINING
     assert taken(begun)[1] == [0]
 
-    begun.stepped(0)
+    begun.stepped(record(0))
     assert begun.deliver(event(EventKind.WORD))
     assert begun.deliver(event(EventKind.FLUSHED))
 
@@ -338,7 +345,7 @@ def test_init_drops_what_waits_and_numbers_go_on_without_a_gap() -> None:
     assert taken(begun) == ([], [])
     assert begun.grant(WINDOW) == 1
     assert taken(begun) == ([], [4])
-    assert begun.stepped(4) == 0
+    assert begun.stepped(record(4)) == 0
 
 
 def test_nothing_old_is_shown_between_init_and_its_ready() -> None:
@@ -347,7 +354,7 @@ def test_nothing_old_is_shown_between_init_and_its_ready() -> None:
     taken(begun)
     begun.receive_init()
 
-    assert begun.stepped(0) is None
+    assert begun.stepped(record(0)) is None
     assert not begun.deliver(event(EventKind.WORD))
     assert not begun.deliver(event(EventKind.MARKER, 1))
 
@@ -396,5 +403,111 @@ def test_nothing_is_sent_or_shown_after_the_end() -> None:
 
     assert not begun.can_send
     assert taken(begun) == ([], [])
-    assert begun.stepped(0) is None
+    assert begun.stepped(record(0)) is None
     assert not begun.deliver(event(EventKind.MARKER, 1))
+
+
+# --- another worker ---------------------------------------------------------------------------------------
+
+
+def movable() -> Session:
+    """A session with a slot that another worker could take over."""
+    bounds = AudioBounds(guaranteed_samples=100 * FRAME_SAMPLES, max_samples=100 * FRAME_SAMPLES)
+    account = AudioAccount(ByteBudget(1 << 20), bounds)
+    replay = ReplayLog(ReplayBounds.of(1.0, ByteBudget(1 << 20)))
+    begun = Session(session_id=ID, kind=SessionKind.LIVE, account=account, replay=replay)
+    begun.opening()
+    begun.grant(WINDOW)
+    return begun
+
+
+def test_a_lost_session_sends_again_what_was_not_stepped_and_what_was_not_answered() -> None:
+    begun = movable()
+    begun.receive_audio(np.concatenate([audio(2), audio(1) + 0.5]))
+    begun.receive_marker(1)
+    begun.receive_flush(2)
+    taken(begun)
+    assert [begun.stepped(record(0)), begun.stepped(record(1))] == [2 * FRAME_SAMPLES, FRAME_SAMPLES]
+
+    begun.lose()
+    assert (begun.state, begun.can_send) == (SessionState.MOVING, False)
+    opening = begun.opening()
+    assert begun.grant(WINDOW) == 0
+
+    assert (opening.epoch, opening.first_frame) == (2, 2)
+    assert opening.resume is not None
+    assert opening.resume.frames.tolist() == [0, 1]
+    assert len(opening.resume.pcm) == 2
+    out = Outbound(100)
+    begun.take(out)
+    block = out.block()
+    assert block is not None
+    assert (block.frames.tolist(), block.epochs.tolist(), float(block.pcm[0, 0])) == ([2], [2], 0.5)
+    assert [(type(control), control.id, control.epoch, control.frame) for control in out.controls] == [
+        (Marker, 1, 2, 3), (Flush, 2, 2, 3),
+    ]  # fmt: skip
+
+
+def test_what_was_answered_is_not_asked_again() -> None:
+    begun = movable()
+    begun.receive_audio(audio(1))
+    for marker_id in (1, 2):
+        begun.receive_marker(marker_id)
+    taken(begun)
+    begun.stepped(record(0))
+    begun.deliver(event(EventKind.MARKER, 1))
+    begun.lose()
+    begun.opening()
+    begun.grant(WINDOW)
+
+    controls, frames = taken(begun)
+
+    assert ([control.id for control in controls], frames) == ([2], [])
+
+
+def test_what_a_client_says_while_its_session_moves_reaches_the_next_worker() -> None:
+    begun = movable()
+    begun.lose()
+    begun.receive_audio(audio(1))
+    begun.receive_marker(1)
+    assert taken(begun) == ([], [])
+    assert begun.stepped(record(0)) is None
+    assert not begun.deliver(event(EventKind.WORD))
+
+    assert begun.opening().resume is None
+    begun.grant(WINDOW)
+
+    controls, frames = taken(begun)
+    assert ([control.id for control in controls], frames) == ([1], [0])
+
+
+def test_an_init_that_a_lost_worker_has_not_answered_is_asked_of_the_next() -> None:
+    begun = movable()
+    begun.receive_audio(audio(2))
+    taken(begun)
+    begun.receive_init()
+    taken(begun)
+    begun.lose()
+    begun.receive_init()
+
+    opening = begun.opening()
+    assert (opening.first_frame, opening.resume) == (2, None)
+    assert begun.grant(WINDOW) == 0
+    controls, frames = taken(begun)
+    assert [(type(control), control.epoch, control.frame) for control in controls] == [(Reset, 2, 2)] * 2
+    assert frames == []
+    assert [begun.grant(WINDOW), begun.grant(WINDOW)] == [1, 1]
+
+
+def test_a_finished_session_that_moves_still_closes_with_its_flush() -> None:
+    begun = movable()
+    begun.receive_audio(audio(1))
+    begun.lose()
+    begun.finish()
+    begun.opening()
+    begun.grant(WINDOW)
+    assert begun.state is SessionState.DRAINING
+    taken(begun)
+    begun.stepped(record(0))
+    assert begun.deliver(event(EventKind.FLUSHED))
+    assert begun.state is SessionState.CLOSED

@@ -1,5 +1,6 @@
 """The pool's doors: who is welcomed, which sessions get slots, how they end."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,8 @@ def test_a_gateway_is_welcomed_with_the_facts(make_worker: Fixture) -> None:
 
 
 def test_another_version_of_the_link_is_unwelcome(worker: Fixture) -> None:
-    reason = "this worker speaks version 1 of the link, the gateway 3"
-    assert worker.tell(Hello(version=3, gateway="new"), b"new") == [Unwelcome(versions=(1,), reason=reason)]
+    reason = "this worker speaks version 2 of the link, the gateway 3"
+    assert worker.tell(Hello(version=3, gateway="new"), b"new") == [Unwelcome(versions=(2, 1), reason=reason)]
     assert worker.pool.gateways == (b"gw",)
 
 
@@ -60,7 +61,7 @@ def test_too_many_gateways_are_unwelcome(worker: Fixture) -> None:
     for number in range(MAX_GATEWAYS - 1):
         worker.greet(f"gw{number}".encode())
     (answer,) = worker.tell(Hello(version=1, gateway="late"), b"late")
-    assert answer == Unwelcome(versions=(1,), reason="this worker serves 1024 gateways already")
+    assert answer == Unwelcome(versions=(2, 1), reason="this worker serves 1024 gateways already")
     assert worker.tell(Heartbeat(), b"later") == [answer]
 
 
@@ -101,15 +102,37 @@ def test_a_draining_worker_admits_nobody_and_keeps_whom_it_has(worker: Fixture) 
     assert (worker.load().draining, worker.load().used, worker.load().free) == (True, 1, 0)
 
 
-def test_a_session_with_a_resume_log_is_rejected(worker: Fixture) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codes": np.zeros((1, 7), np.uint16)},
+        {"codes": np.full((1, 8), 2048, np.uint16)},
+        {"text": np.full(1, 2**31 - 1, np.int32)},
+        {"flags": np.full(1, 2, np.uint8)},
+        {"pcm": np.full((1, 1920), np.nan, np.float32)},
+    ],
+    ids=["too few codebooks", "no such code", "no such token", "no such kind of step", "no audio"],
+)
+def test_a_log_that_the_model_could_not_step_is_rejected(worker: Fixture, change: dict[str, Any]) -> None:
     log = ResumeLog(
-        first_frame=FrameIndex(0),
+        frames=np.zeros(1, np.int64),
+        flags=np.zeros(1, np.uint8),
+        times=np.array([0, 1920]),
         text=np.zeros(1, np.int32),
         codes=np.zeros((1, 8), np.uint16),
         pcm=np.zeros((0, 1920), np.float32),
+        steps=1,
+        silence=0,
     )
-    message = Open(session=SessionId(1), epoch=Epoch(2), kind=SessionKind.LIVE, first_frame=FrameIndex(1), resume=log)
+    message = Open(
+        session=SessionId(1),
+        epoch=Epoch(2),
+        kind=SessionKind.LIVE,
+        first_frame=FrameIndex(1),
+        resume=replace(log, **change),
+    )
     assert worker.tell(message) == [Reject(session=SessionId(1), epoch=Epoch(2), reason=REJECT_RESUME, free=3)]
+    assert worker.tell(replace(message, resume=log)) == [ready(1, 0, epoch=2)]
 
 
 def test_a_higher_epoch_takes_over_and_a_lower_one_is_dropped(worker: Fixture) -> None:
