@@ -25,6 +25,8 @@ COMPILED = (
     "asr_gateway.core.level",
     "asr_gateway.core.limits",
     "asr_gateway.core.outbound",
+    "asr_gateway.core.replay",
+    "asr_gateway.core.requests",
     "asr_gateway.core.session",
     "asr_gateway.dialects.kyutai",
     "asr_gateway.io.fan_out",

@@ -1,13 +1,13 @@
-"""The workers a gateway knows, how busy they are, and who waits for a slot.
+"""Who waits for a slot, and who has one where.
 
     request ──► first-come queue ──► better of two random workers ──OpenSlot──► granted
                     ▲      '──deadline──► RefuseSession                  │         │
                     ├────── rejected, or no answer ◄─ the worker has the last word │
                     '── before everybody new ◄──MoveSession── its worker is lost, or drains and another has room
 
-A worker counts as alive while its own loop says so in time (``Load``); what it announced is its deadline, and two and a
-half of them make it dead. Before it judges, the gateway looks at its own lag: who did not listen cannot say that
-nobody spoke. What is to be done comes back as actions (``fleet_actions.py``), for the shell to perform in order.
+Which worker is asked, and which counts as dead, is told in ``workers.py``. Before it judges, the gateway looks at its
+own lag: who did not listen cannot say that nobody spoke. What is to be done comes back as actions
+(``fleet_actions.py``), for the shell to perform in order.
 """
 
 from collections import deque
@@ -25,23 +25,12 @@ from asr_gateway.core.fleet_actions import (
     RefuseSession,
     WorkerId,
 )
+from asr_gateway.core.workers import ModuleLoad, Workers
 from shared.config import GatewayConfig
 from shared.errors import AsrError, NoFreeSlotError, RestartingError, WorkerLostError
-from shared.liveness import Liveness
-from shared.messages import REJECT_DRAINING, REJECT_RESUME, Load, SessionKind, Welcome
+from shared.messages import REJECT_RESUME, Load, SessionKind, Welcome
 from shared.units import SessionId
 
-DEAD_AFTER_DEADLINES: Final = 2.5
-FIRST_LOAD_S: Final = 5.0
-"""A welcomed worker's first Load has to come within this time."""
-ANSWER_S: Final = 2.0
-"""A worker has this long to answer an Open: it may be in the middle of a slow step. For a file, which can wait, at
-least this long: as long as the worker may be silent. Then others are asked, if they have room."""
-LIVE_ANSWER_S: Final = 0.4
-"""For a live session no longer than this and two of the worker's slow steps: its client will not wait."""
-FILES_AGAIN_S: Final = 1.0
-"""How long a worker that rejected a file is asked for no other, unless one of its sessions ends: its share of files may
-be used up, which ``Load.free`` does not tell."""
 MAX_LAG_S: Final = 0.5
 """If this loop itself stood still for longer, nobody is judged in this turn."""
 
@@ -50,23 +39,7 @@ DEATHS_WITHIN_S: Final = 60.0
 """A session under which so many workers were lost within so long ends: the cause may be the session."""
 
 _WORKER_LOST: Final = "the worker that held this session was lost; please open a new session"
-WORKER_RESTARTS: Final = "the worker of this session is restarting; please open a new session"
-
-
-@dataclass(slots=True, kw_only=True)
-class _Worker:
-    facts: Welcome
-    free: int
-    load: Load | None = None
-    full_for: set[SessionKind]
-    """Kinds that it rejected: live sessions since its last Load, files since a slot may have become free for one."""
-    rejected_file_at: float = 0.0
-    owes_answer: bool = False
-    """It has left an Open unanswered for too long, and no Load has come since: as good as full."""
-
-    @property
-    def is_draining(self) -> bool:
-        return self.load is not None and self.load.draining
+_WORKER_RESTARTS: Final = "the worker of this session is restarting; please open a new session"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -90,25 +63,13 @@ class _Request:
     """What it ends with if it gets no other worker."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleLoad:
-    """How busy the workers of one module are, summed."""
-
-    n_workers: int
-    used_slots: int
-    total_slots: int
-    free_slots: int
-
-
 class Fleet:
     """Places sessions on workers. Everything that takes ``now`` may return actions."""
 
     def __init__(self, config: GatewayConfig, random: Random) -> None:
         self._wait_s = {SessionKind.LIVE: config.slot_wait_s, SessionKind.FILE: config.file_wait_s}
         self._move_wait_s = config.move_wait_s
-        self._random = random
-        self._workers: dict[WorkerId, _Worker] = {}
-        self._liveness: Liveness[WorkerId] = Liveness()
+        self._workers = Workers(random)
         self._sessions: dict[SessionId, _Request] = {}
         self._asked: dict[SessionId, _Request] = {}
         self._n_requests = 0
@@ -125,8 +86,7 @@ class Fleet:
         if known is not None and known.facts.worker == facts.worker:
             return []
         actions = self._lose(worker, now) if known is not None else []
-        self._workers[worker] = _Worker(facts=facts, free=facts.n_sessions, full_for=set())
-        self._liveness.watch(worker, FIRST_LOAD_S, now)
+        self._workers.add(worker, facts, now)
         return actions + self._serve(facts.module, now)
 
     def loaded(self, worker: WorkerId, load: Load, now: float) -> list[FleetAction]:
@@ -134,14 +94,8 @@ class Fleet:
         known = self._workers.get(worker)
         if known is None:
             return []
-        has_fewer = known.load is not None and load.used < known.load.used
-        if has_fewer or now >= known.rejected_file_at + FILES_AGAIN_S:
-            known.full_for.clear()
-        known.full_for.discard(SessionKind.LIVE)
-        known.load = load
-        known.free = load.free - sum(request.worker == worker for request in self._asked.values())
-        known.owes_answer = False
-        self._liveness.watch(worker, DEAD_AFTER_DEADLINES * load.deadline_s, now)
+        known.loaded(load, n_asked=sum(request.worker == worker for request in self._asked.values()), now=now)
+        self._workers.heard_from(worker, load.deadline_s, now)
         return self._serve(known.facts.module, now)
 
     def lost(self, worker: WorkerId, now: float) -> list[FleetAction]:
@@ -155,11 +109,10 @@ class Fleet:
         lag_s = 0.0 if self._judged_at is None else now - self._judged_at
         self._judged_at = now
         if lag_s > MAX_LAG_S:
-            for worker in self._workers:
-                self._liveness.heard_from(worker, now)
+            self._workers.excuse_all(now)
         else:
             actions.extend(self._ask_others(now))
-        for worker in self._liveness.expire(now):
+        for worker in self._workers.dead(now):
             actions.append(DropWorker(worker=worker))
             actions.extend(self.lost(worker, now))
         for queue in self._queues.values():
@@ -199,16 +152,10 @@ class Fleet:
         request = self._asked.get(session)
         if request is None or request.worker is None:
             return []
-        worker = self._workers[request.worker]
-        worker.free = free
         if reason == REJECT_RESUME:
             self._asked.pop(session)
             return [self._end(request), *self._serve(request.module, now)]
-        worker.full_for.add(request.kind)
-        if request.kind is SessionKind.FILE:
-            worker.rejected_file_at = now
-        if reason == REJECT_DRAINING:
-            worker.full_for.update(SessionKind)
+        self._workers[request.worker].rejected(request.kind, reason, free, now)
         self._requeue(request)
         return self._serve(request.module, now)
 
@@ -224,7 +171,9 @@ class Fleet:
         request = self._sessions.get(session)
         if request is None or request.worker is None:
             return []
-        self._asked.pop(session, None)
+        if session in self._asked:
+            self._requeue(request)
+            return self._serve(request.module, now)
         return [self._move(request, is_restart=is_restart, now=now), *self._serve(request.module, now)]
 
     def freed(self, worker: WorkerId, now: float) -> list[FleetAction]:
@@ -232,8 +181,7 @@ class Fleet:
         known = self._workers.get(worker)
         if known is None:
             return []
-        known.free = min(known.free + 1, known.facts.n_sessions)
-        known.full_for.clear()
+        known.freed()
         return self._serve(known.facts.module, now)
 
     # --- what is known ------------------------------------------------------------------------------------
@@ -244,30 +192,18 @@ class Fleet:
 
     def load_of(self, module: str) -> ModuleLoad:
         """Return how busy the live workers of a module are; those that drain or never said how busy do not count."""
-        # By name: one worker may be reached at two addresses, such as IPv4 and IPv6.
-        by_name = {
-            worker.facts.worker: (worker.load, worker.facts)
-            for worker in self._workers.values()
-            if worker.facts.module == module and worker.load is not None and not worker.load.draining
-        }
-        loads = by_name.values()
-        return ModuleLoad(
-            n_workers=len(loads),
-            used_slots=sum(load.used for load, _ in loads),
-            total_slots=sum(facts.n_sessions for _, facts in loads),
-            free_slots=sum(load.free for load, _ in loads),
-        )
+        return self._workers.load_of(module)
 
     # --- inside -------------------------------------------------------------------------------------------
 
     def _serve(self, module: str, now: float) -> list[FleetAction]:
         actions = self._serve_moving(module, now)
-        for worker in [name for name, worker in self._workers.items() if worker.is_draining]:
+        for worker in self._workers.draining():
             actions.extend(self._leave(worker, now))
         for kind in SessionKind:  # live before files
             queue = self._queues.get((module, kind))
             while queue:
-                chosen = self._choose(module, kind)
+                chosen = self._workers.choose(module, kind)
                 if chosen is None:
                     break
                 actions.append(self._ask(queue.popleft(), chosen, now))
@@ -279,7 +215,7 @@ class Fleet:
         hopeless: set[tuple[str, SessionKind]] = set()
         for request in self._moving.get(module, ()):
             model = request.fingerprint, request.kind
-            worker = None if model in hopeless else self._choose(module, request.kind, request.fingerprint)
+            worker = None if model in hopeless else self._workers.choose(module, request.kind, request.fingerprint)
             if worker is None:
                 hopeless.add(model)
                 waiting.append(request)
@@ -294,42 +230,18 @@ class Fleet:
         if not self._move_wait_s:
             return actions
         for request in [r for r in self._sessions.values() if r.worker == worker and r.session not in self._asked]:
-            chosen = self._choose(request.module, request.kind, request.fingerprint)
+            chosen = self._workers.choose(request.module, request.kind, request.fingerprint)
             if chosen is not None:
-                self._begin_move(request, RestartingError(WORKER_RESTARTS), now)
+                self._begin_move(request, RestartingError(_WORKER_RESTARTS), now)
                 actions.append(MoveSession(session=request.session, is_drained=True))
                 actions.append(self._ask(request, chosen, now))
         return actions
 
     def _ask(self, request: _Request, worker: WorkerId, now: float) -> OpenSlot:
-        request.worker, request.answer_deadline = worker, now + self._patience_s(worker, request.kind)
+        request.worker, request.answer_deadline = worker, now + self._workers[worker].patience_s(request.kind)
         self._asked[request.session] = request
         self._workers[worker].free -= 1
         return OpenSlot(session=request.session, worker=worker)
-
-    def _patience_s(self, worker: WorkerId, kind: SessionKind) -> float:
-        load = self._workers[worker].load
-        if load is None:
-            return ANSWER_S
-        if kind is SessionKind.FILE:
-            return max(ANSWER_S, load.deadline_s)
-        return min(ANSWER_S, LIVE_ANSWER_S + 2 * load.step_p99_ms / 1e3)
-
-    def _choose(self, module: str, kind: SessionKind, fingerprint: str = "") -> WorkerId | None:
-        candidates = [
-            name
-            for name, worker in self._workers.items()
-            if worker.facts.module == module
-            and worker.free > 0
-            and kind not in worker.full_for
-            and not worker.owes_answer
-            and not worker.is_draining
-            and fingerprint in ("", worker.facts.fingerprint)
-        ]
-        if not candidates:
-            return None
-        pair = candidates if len(candidates) == 1 else self._random.sample(candidates, 2)
-        return max(pair, key=lambda name: self._workers[name].free)
 
     def _requeue(self, request: _Request) -> None:
         """Put a request back to where it stood: before everybody who came later."""
@@ -357,8 +269,7 @@ class Fleet:
         return EndSession(session=request.session, error=request.error)
 
     def _lose(self, worker: WorkerId, now: float) -> list[FleetAction]:
-        known = self._workers.pop(worker)
-        self._liveness.forget(worker)
+        known = self._workers.remove(worker)
         actions: list[FleetAction] = []
         for request in [r for r in self._sessions.values() if r.worker == worker]:
             if request.session in self._asked:
@@ -372,7 +283,7 @@ class Fleet:
         """Let a session whose worker is gone wait for another one, or end it."""
         if not is_restart:
             request.lost_at = (*(at for at in request.lost_at if at > now - DEATHS_WITHIN_S), now)
-        error = RestartingError(WORKER_RESTARTS) if is_restart else WorkerLostError(_WORKER_LOST)
+        error = RestartingError(_WORKER_RESTARTS) if is_restart else WorkerLostError(_WORKER_LOST)
         if not self._move_wait_s or len(request.lost_at) >= MOST_DEATHS:
             request.error = error
             return self._end(request)

@@ -5,12 +5,12 @@
 
 Nothing is lost then and nothing comes twice: all up to the last frame whose step was heard of has been passed on, and
 all behind it is here. Results are kept for one context of the model, and the audio for as long, but neither for longer
-than ``replay_s``. While the gateway's sessions together hold more audio than ``replay_budget_bytes``, none keeps any
-that was stepped, and the next worker's codec begins with what follows.
+than ``replay_s``. While the gateway's sessions together hold more audio than ``replay_budget_bytes``, who has none yet
+gets none that was stepped, and the next worker's codec begins with what follows.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -26,6 +26,9 @@ StepRecord: TypeAlias = tuple[int, int, int, int, bytes]
 """One row of a StepBlock: frame, step, flag, text token, codes as uint16."""
 
 _CLIENT: Final = int(StepFlag.CLIENT)
+_SILENCE: Final = int(StepFlag.SILENCE)
+_LAST_OF_FLUSH: Final = 2
+"""Flag of a record: silence, and the flush that it was fed for was answered."""
 
 
 def step_records(block: StepBlock) -> Iterator[StepRecord]:
@@ -61,7 +64,8 @@ class ReplayLog:
     """The log of one session. ``records`` is filled by ``Session``, which counts the frames."""
 
     __slots__ = (
-        "_answered", "_bounds", "_n_charged", "_n_kept", "_pads", "_pcm", "_steps_before", "_time_before", "records",
+        "_bounds", "_n_charged", "_n_kept", "_n_stepped", "_pads", "_pcm", "_steps_before", "_time_before",
+        "records",
     )  # fmt: skip
 
     def __init__(self, bounds: ReplayBounds) -> None:
@@ -69,12 +73,12 @@ class ReplayLog:
         self.records: deque[StepRecord] = deque(maxlen=bounds.n_frames)
         """The last steps since the model's state was fresh."""
         self._pcm: deque[NDArray[np.float32]] = deque()
+        self._n_stepped = bounds.n_frames
+        """Frames of audio to keep that were stepped."""
         self._n_kept = self._n_charged = 0
-        """Frames of audio."""
+        """Frames of audio that are kept, and that the budget was charged for."""
         self._pads: deque[tuple[int, int]] = deque()
         """Frame behind a padded one, and the samples of padding up to it since the last Init."""
-        self._answered: StepRecord | None = None
-        """The last step when the last flush was answered."""
         self._steps_before = self._time_before = 0
 
     # --- what happens to the session ------------------------------------------------------------------------
@@ -84,31 +88,39 @@ class ReplayLog:
         # What was said in the last frames has still to be heard of, so these are repeated in any case. And one more
         # than the context: the first step of a fresh model is fed its start token, which must have left the context.
         wanted = max(self._bounds.n_frames, 2 * delay_frames)
-        self.records = deque(self.records, maxlen=min(wanted, context_frames + 1))
+        self._n_stepped = min(wanted, context_frames + 1)
+        self.records = deque(self.records, maxlen=self._n_stepped)
 
-    def keep(self, pieces: Iterable[NDArray[np.float32]], *, n_unacknowledged: int) -> None:
-        """Frames were sent, ``[k * 1920]`` each piece; ``n_unacknowledged`` are not stepped now."""
-        for piece in pieces:
-            self._pcm.append(piece)
-            self._n_kept += len(piece) // FRAME_SAMPLES
-        wanted = n_unacknowledged + (0 if self._bounds.budget.is_exhausted else self.records.maxlen or 0)
-        while self._n_kept - (n_first := len(self._pcm[0]) // FRAME_SAMPLES) >= wanted:
-            self._pcm.popleft()
-            self._n_kept -= n_first
-        self._charge()
+    def keep(self, pieces: list[NDArray[np.float32]], *, n_frames: int, n_unacknowledged: int) -> None:
+        """``n_frames`` were sent, ``[k * 1920]`` each piece; ``n_unacknowledged`` in all are not stepped now."""
+        pcm = self._pcm
+        pcm.extend(pieces)
+        n_kept, n_wanted = self._n_kept + n_frames, n_unacknowledged + self._n_stepped
+        if n_kept > self._n_charged and self._bounds.budget.is_exhausted:
+            n_wanted = n_unacknowledged
+        if n_kept > n_wanted:
+            while n_kept - (n_first := len(pcm[0]) // FRAME_SAMPLES) >= n_wanted:
+                pcm.popleft()
+                n_kept -= n_first
+        self._n_kept = n_kept
+        if n_kept != self._n_charged:
+            self._charge()
 
     def pad(self, frame: int, n_zeros: int) -> None:
         """The frame before ``frame`` was filled with ``n_zeros`` zeros that stand for no audio of the client."""
         if n_zeros:
             self._pads.append((frame, n_zeros + (self._pads[-1][1] if self._pads else 0)))
-            oldest = self.records[0][0] if self.records else frame
+            # Of a sum that nobody asks for any more the last one is enough.
+            oldest = self.records[0][0] if self.records else -1
             while len(self._pads) > 1 and self._pads[1][0] <= oldest:
                 self._pads.popleft()
 
     def answered(self, kind: EventKind) -> None:
         """Something that the client had asked for has happened."""
         if kind is EventKind.FLUSHED:
-            self._answered = self.records[-1] if self.records else None
+            if self.records and self.records[-1][2] != _CLIENT:
+                frame, step, _, text, codes = self.records.pop()
+                self.records.append((frame, step, _LAST_OF_FLUSH, text, codes))
         elif kind is EventKind.RESET_DONE:
             self._forget_steps()
 
@@ -147,7 +159,7 @@ class ReplayLog:
         n = len(self.records)
         frames = np.array([record[0] for record in self.records], np.int64)
         counts = np.array([record[1] for record in self.records], np.int64)
-        flags = np.array([record[2] for record in self.records], np.uint8)
+        flags = np.array([_CLIENT if record[2] == _CLIENT else _SILENCE for record in self.records], np.uint8)
         codes = np.frombuffer(b"".join(record[4] for record in self.records), np.uint16)
         return ResumeLog(
             frames=frames,
@@ -194,12 +206,11 @@ class ReplayLog:
     def _open_silence(self) -> int:
         n = 0
         for record in reversed(self.records):
-            if record[2] == _CLIENT or record is self._answered:
+            if record[2] != _SILENCE:
                 break
             n += 1
         return n
 
     def _charge(self) -> None:
-        if self._n_kept != self._n_charged:
-            self._bounds.budget.charge((self._n_kept - self._n_charged) * FRAME_BYTES)
-            self._n_charged = self._n_kept
+        self._bounds.budget.charge((self._n_kept - self._n_charged) * FRAME_BYTES)
+        self._n_charged = self._n_kept

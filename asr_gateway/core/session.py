@@ -253,7 +253,8 @@ class Session:
                 credit.spend(n_frames)
                 self._next_frame += n_frames
                 if self.replay is not None:
-                    self.replay.keep(pieces, n_unacknowledged=self._next_frame - self._acknowledged)
+                    n_unacknowledged = self._next_frame - self._acknowledged
+                    self.replay.keep(pieces, n_frames=n_frames, n_unacknowledged=n_unacknowledged)
                 if self._account.is_beyond:
                     self._account.hold(framer.n_samples)
         if self._requests.is_due(self._next_frame):

@@ -26,12 +26,13 @@ from typing import Final, NoReturn
 
 import structlog
 
-from asr_gateway.core.fleet import Fleet, ModuleLoad
+from asr_gateway.core.fleet import Fleet
 from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, MoveSession, OpenSlot, RefuseSession
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.replay import ReplayBounds, ReplayLog
 from asr_gateway.core.session import Session, SessionState
+from asr_gateway.core.workers import ModuleLoad
 from asr_gateway.io.fan_out import FanOut
 from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.stream import Listener, Stream

@@ -1,6 +1,6 @@
 from random import Random
 
-from asr_gateway.core.fleet import ANSWER_S, FIRST_LOAD_S, Fleet, ModuleLoad
+from asr_gateway.core.fleet import Fleet
 from asr_gateway.core.fleet_actions import (
     DropWorker,
     EndSession,
@@ -9,6 +9,7 @@ from asr_gateway.core.fleet_actions import (
     OpenSlot,
     RefuseSession,
 )
+from asr_gateway.core.workers import ANSWER_S, FIRST_LOAD_S, ModuleLoad
 from shared.config import GatewayConfig
 from shared.messages import REJECT_DRAINING, REJECT_FULL, REJECT_RESUME, Load, SessionKind, Welcome
 from shared.units import SessionId

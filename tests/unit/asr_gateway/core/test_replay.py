@@ -52,7 +52,7 @@ def test_silence_alone_is_repeated_unless_the_next_worker_feeds_it_anyway() -> N
 def test_the_last_steps_and_their_audio_are_kept() -> None:
     begun = log(n_frames=3)
     for frame in range(5):
-        begun.keep([pcm(frame)], n_unacknowledged=1)
+        begun.keep([pcm(frame)], n_frames=1, n_unacknowledged=1)
         step(begun, frame, text=frame)
     kept = begun.resume(has_prefix=False)
     assert kept is not None
@@ -70,7 +70,7 @@ def test_no_more_is_kept_than_a_model_looks_back_and_no_less_than_it_speaks_late
 
 def test_audio_that_was_not_stepped_comes_back_whatever_pieces_it_was_sent_in() -> None:
     begun = log()
-    begun.keep([pcm(0, 1, 2), pcm(3, 4)], n_unacknowledged=5)
+    begun.keep([pcm(0, 1, 2), pcm(3, 4)], n_frames=5, n_unacknowledged=5)
     step(begun, 0)
     back = begun.take_back(4)
     assert [piece[::FRAME_SAMPLES].tolist() for piece in back] == [[1.0, 2.0], [3.0, 4.0]]
@@ -82,11 +82,11 @@ def test_audio_that_was_not_stepped_comes_back_whatever_pieces_it_was_sent_in() 
 def test_audio_that_was_not_stepped_is_kept_even_if_there_is_room_for_no_other() -> None:
     budget = ByteBudget(1)
     begun = log(budget=budget)
-    begun.keep([pcm(0)], n_unacknowledged=1)
+    begun.keep([pcm(0)], n_frames=1, n_unacknowledged=1)
     assert budget.used_bytes == FRAME_BYTES
     for frame in (1, 2):
         step(begun, frame - 1)
-        begun.keep([pcm(frame)], n_unacknowledged=1)
+        begun.keep([pcm(frame)], n_frames=1, n_unacknowledged=1)
     assert budget.used_bytes == FRAME_BYTES
     step(begun, 2)
     kept = begun.resume(has_prefix=False)
@@ -98,7 +98,7 @@ def test_audio_that_was_not_stepped_is_kept_even_if_there_is_room_for_no_other()
 
 def test_what_no_loudspeaker_could_play_is_kept_within_bounds() -> None:
     begun = log()
-    begun.keep([pcm(np.nan, 1e9)], n_unacknowledged=2)
+    begun.keep([pcm(np.nan, 1e9)], n_frames=2, n_unacknowledged=2)
     step(begun, 0)
     step(begun, 1)
     kept = begun.resume(has_prefix=False)
@@ -129,6 +129,19 @@ def test_padding_that_no_flush_has_reached_is_still_to_come() -> None:
     kept = begun.resume(has_prefix=False)
     assert kept is not None
     assert kept.times.tolist() == [0, 1920]
+
+
+def test_padding_of_several_frames_that_are_still_to_be_stepped_is_told_apart() -> None:
+    begun = log()
+    begun.pad(1, 920)
+    begun.pad(2, 20)
+    step(begun, 0)
+    step(begun, 0, SILENCE)
+    step(begun, 1)
+    step(begun, 1, SILENCE)
+    kept = begun.resume(has_prefix=False)
+    assert kept is not None
+    assert kept.times.tolist() == [0, 1000, 1000, 2900, 2900]
 
 
 def test_hours_of_padding_are_remembered_as_a_sum() -> None:
