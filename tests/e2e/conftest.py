@@ -85,8 +85,12 @@ class Service:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def child(self, module: str) -> psutil.Process:
-        (child,) = [child for child in self.children() if module in child.cmdline()]
-        return child
+        """Return the process of a module, the first of several."""
+        return next(child for child in self.children() if module in child.cmdline())
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            return str(answer.read().decode())
 
     def stop(self) -> int:
         """End the service as Ctrl-C does; return its exit status."""

@@ -24,6 +24,27 @@ async def test_float_arrays_at_the_pace_of_speech_give_the_words_exactly(
         check_steps([message for message in one.messages if message["type"] == "Step"])
 
 
+async def test_a_worker_that_is_killed_amid_speech_costs_no_word(
+    start_service: Callable[..., Any],
+    recordings: list[Any],
+    speak_live: Callable[..., Any],
+    score: Callable[..., Any],
+) -> None:
+    service = start_service("--workers", "2")
+    service.wait_until(lambda: "2 workers" in service.output())
+    speaking = asyncio.gather(*(speak_live(service, recording) for recording in recordings))
+    await asyncio.sleep(2.5)
+    service.child("asr_worker").kill()
+    heard = await speaking
+    # The other model has heard the last seconds only and is near to where the first one was, not exactly there.
+    result = score(heard)
+    assert result.n_right >= result.n_expected - 1, result.differences
+    assert result.worst_time_error_s <= FRAME_S
+    for one in heard:
+        check_steps([message for message in one.messages if message["type"] == "Step"])
+    assert 'sessions_moved_total{kind="live"} 0.0' not in service.text("/metrics")
+
+
 def check_steps(steps: list[dict[str, Any]]) -> None:
     """Each processed frame is reported once, in order, with its pause probabilities."""
     assert [step["step_idx"] for step in steps] == list(range(1, len(steps) + 1))

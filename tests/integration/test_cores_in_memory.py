@@ -310,17 +310,28 @@ class CoresInMemory(RuleBasedStateMachine):
 
     @rule(data=st.data(), much_later=st.booleans())
     def worker_dies(self, data: st.DataObject, much_later: bool) -> None:  # noqa: FBT001
-        worker = self.any_worker(data)
         # Somebody under whom two die within a minute is suspected, and ends.
         self.now += 61.0 if much_later else 0.0
+        self.kill(self.any_worker(data))
+
+    def kill(self, worker: Worker) -> None:
         self.begin_anew(worker)
         self.perform(self.fleet.lost(worker.endpoint, self.now))
 
     @rule(data=st.data())
     def worker_drains(self, data: st.DataObject) -> None:
-        worker = self.any_worker(data)
+        self.drain(self.any_worker(data))
+
+    def drain(self, worker: Worker) -> None:
         worker.pool.drain()
         worker.reply([(GATEWAY, worker.pool.load())])
+
+    @rule(data=st.data())
+    def worker_gives_all_up(self, data: st.DataObject) -> None:
+        self.give_up_all(self.any_worker(data))
+
+    def give_up_all(self, worker: Worker) -> None:
+        worker.reply(worker.pool.evict_all("gap", "frames are missing"))
 
     @precondition(lambda self: any(worker.pool.is_draining for worker in self.workers.values()))
     @rule()
@@ -330,8 +341,7 @@ class CoresInMemory(RuleBasedStateMachine):
                 worker.reply(worker.pool.evict_all("restarting", "the worker is shutting down"))
                 while worker.outbox:
                     self.gateway_hears(worker)
-                self.begin_anew(worker)
-                self.perform(self.fleet.lost(worker.endpoint, self.now))
+                self.kill(worker)
 
     @rule(data=st.data())
     def worker_says_how_busy_it_is(self, data: st.DataObject) -> None:
@@ -484,3 +494,42 @@ class CoresInMemory(RuleBasedStateMachine):
 
 CoresInMemory.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 test_clients_are_told_what_their_own_audio_says = CoresInMemory.TestCase
+
+
+def talk_through_losses(seed: int) -> int:
+    """Let one client talk while its workers are lost, drain or give it up again and again; return how often it moved."""
+    random, cores = Random(seed), CoresInMemory()
+    cores.open()
+    (client,) = cores.clients.values()
+    n_losses = 0
+    for _ in range(40):
+        match random.choices(("speak", "marker", "flush", "reset", "init", "lose"), (12, 3, 4, 2, 1, 4))[0]:
+            case "speak":
+                n_samples, level = random.choice((1, 700, 1_920, 5_000, 30_000)), random.choice((0.0, 0.2))
+                pcm = cores.noise.standard_normal(n_samples, np.float32) * np.float32(level)
+                client.session.receive_audio(pcm)
+                client.heard(pcm)
+            case "marker":
+                client.markers.append(len(client.markers))
+                client.session.receive_marker(client.markers[-1])
+            case "flush":
+                cores.ask_for_flush(client)
+            case "reset":
+                client.session.receive_reset(None)
+                client.ops.append(None)
+            case "init":
+                client.session.receive_init()
+                client.restart()
+            case "lose" if client.worker is not None and client.session.state is SessionState.STREAMING:
+                n_losses += 1
+                cores.now += 61.0
+                lose = random.choice((cores.kill, cores.drain, cores.give_up_all))
+                lose(client.worker)
+        for _ in range(random.choice((0, 1, 3, 12))):
+            cores.turn()
+    cores.teardown()
+    return n_losses
+
+
+def test_a_session_may_move_at_any_moment() -> None:
+    assert sum(talk_through_losses(seed) for seed in range(40)) > 100
