@@ -21,6 +21,9 @@ REFUSALS: Final = (NoFreeSlotError.code, RestartingError.code)
 ENDS: Final = (DONE, WorkerLostError.code, RestartingError.code, SlowConsumerError.code)
 """Codes that alarms are set on: counted from 0, for a series that begins at 1 is no increase to Prometheus."""
 
+LOST, RESTART = CAUSES = ("lost", "restart")
+"""Why a session leaves its worker."""
+
 LAG_BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -54,11 +57,15 @@ class GatewayMetrics:
             "sessions_refused", "Sessions and files that never got a slot, by kind and error code.", "kind", "code"
         )
         self._moved = counter(
-            "sessions_moved", "Times that a session went on with another worker, its own lost or leaving.", "kind"
+            "sessions_moved",
+            "Sessions that left their worker to go on, by kind and cause (lost, restart).",
+            "kind",
+            "cause",
         )
         for kind in KINDS:
             self._opened.labels(kind)
-            self._moved.labels(kind)
+            for cause in CAUSES:
+                self._moved.labels(kind, cause)
             for code in ENDS:
                 self._closed.labels(kind, code)
             for code in REFUSALS:
@@ -92,9 +99,9 @@ class GatewayMetrics:
         self._open_channels.inc()
         self._opened.labels(kind).inc()
 
-    def session_moved(self, kind: str) -> None:
-        """Count a session that another worker has taken over."""
-        self._moved.labels(kind).inc()
+    def session_moved(self, kind: str, *, cause: str) -> None:
+        """Count a session whose worker is lost, or restarts, and that waits for another."""
+        self._moved.labels(kind, cause).inc()
 
     def session_closed(self, kind: str, *, code: str, n_steps: int) -> None:
         """Count the end of a session that had been opened; ``code`` is an error's stable code, or ``done``."""

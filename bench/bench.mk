@@ -17,6 +17,7 @@ bench: $(READY) ## run the short benchmarks, some minutes (REFERENCE_PYTHON= COM
 	$(WITH_FLAVOUR) $(BIN)/python -m bench.gateway $(BENCH_FLAGS)
 	$(BIN)/python -m bench.latency $(BENCH_FLAGS)
 	$(BIN)/python -m bench.flush --full 16 $(BENCH_FLAGS)
+	$(BIN)/python -m bench.moves $(BENCH_FLAGS)
 	$(BIN)/python -m bench.scaling $(BENCH_FLAGS)
 	$(BIN)/python -m bench.capacity --sessions 8 32 --seconds 10 $(BENCH_FLAGS)
 

@@ -233,7 +233,7 @@ class Fleet:
             chosen = self._workers.choose(request.module, request.kind, request.fingerprint)
             if chosen is not None:
                 self._begin_move(request, RestartingError(_WORKER_RESTARTS), now)
-                actions.append(MoveSession(session=request.session, is_drained=True))
+                actions.append(MoveSession(session=request.session, is_restart=True, is_told=True))
                 actions.append(self._ask(request, chosen, now))
         return actions
 
@@ -289,7 +289,7 @@ class Fleet:
             return self._end(request)
         self._begin_move(request, error, now)
         self._put(request)
-        return MoveSession(session=request.session, is_drained=False)
+        return MoveSession(session=request.session, is_restart=is_restart)
 
     def _begin_move(self, request: _Request, error: AsrError, now: float) -> None:
         request.is_moving, request.worker, request.error = True, None, error

@@ -39,7 +39,9 @@ class MoveSession:
     """The worker that had the session is gone, or going: it waits for another, which ``OpenSlot`` will name."""
 
     session: SessionId
-    is_drained: bool
+    is_restart: bool
+    """The worker had said that it would go."""
+    is_told: bool = False
     """The worker is still there, and to be told that the session has left."""
 
 

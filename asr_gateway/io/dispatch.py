@@ -38,7 +38,7 @@ from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.stream import Listener, Stream
 from asr_gateway.io.worker_link import WorkerLink
 from asr_gateway.io.worker_links import WorkerLinks
-from asr_gateway.metrics import GatewayMetrics
+from asr_gateway.metrics import LOST, RESTART, GatewayMetrics
 from shared.config import GatewayConfig
 from shared.errors import AsrError, BadAudioError, LinkError, NoFreeSlotError, RestartingError, WorkerLostError
 from shared.log_events import SESSION_MOVED, WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
@@ -269,7 +269,6 @@ class Dispatch:
             if session.replay is not None:
                 session.replay.begin(context_frames=facts.context_frames, delay_frames=facts.delay_frames)
         elif session.state is SessionState.MOVING:
-            self._metrics.session_moved(session.kind.name.lower())
             self._log.info(SESSION_MOVED, **stream.place())
         try:
             n_readys = session.grant(facts.window_frames)
@@ -288,7 +287,7 @@ class Dispatch:
                     stream.link, stream.worker = link, link.worker
                     link.send(stream.session.opening())
                 case MoveSession():
-                    self._leave(self._streams[action.session], is_told=action.is_drained)
+                    self._leave(self._streams[action.session], action)
                 case RefuseSession() | EndSession():
                     stream = self._streams[action.session]
                     self._end(stream, action.error)
@@ -297,10 +296,11 @@ class Dispatch:
                     self._note_lost(link, "it was silent past its deadline")
                     link.reopen()
 
-    def _leave(self, stream: Stream, *, is_told: bool) -> None:
-        """Let a session wait for another worker; ``is_told``: the one that has it is still there, and hears of it."""
+    def _leave(self, stream: Stream, move: MoveSession) -> None:
+        """Let a session wait for another worker."""
         session, link = stream.session, stream.link
-        if is_told and link is not None and link.is_welcome:
+        self._metrics.session_moved(session.kind.name.lower(), cause=RESTART if move.is_restart else LOST)
+        if move.is_told and link is not None and link.is_welcome:
             link.send(Close(session=session.id, epoch=session.epoch))
         stream.link = None
         session.lose()

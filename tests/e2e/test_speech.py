@@ -42,7 +42,7 @@ async def test_a_worker_that_is_killed_amid_speech_costs_no_word(
     assert result.worst_time_error_s <= FRAME_S
     for one in heard:
         check_steps([message for message in one.messages if message["type"] == "Step"])
-    assert 'sessions_moved_total{kind="live"} 0.0' not in service.text("/metrics")
+    assert 'sessions_moved_total{kind="live",cause="lost"} 0.0' not in service.text("/metrics")
 
 
 def check_steps(steps: list[dict[str, Any]]) -> None:

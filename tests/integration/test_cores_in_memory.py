@@ -289,7 +289,7 @@ class CoresInMemory(RuleBasedStateMachine):
                     worker.send(client.session.opening())
                 case MoveSession():
                     client = self.clients[action.session]
-                    if action.is_drained and client.worker is not None:
+                    if action.is_told and client.worker is not None:
                         client.worker.send(Close(session=client.session.id, epoch=client.session.epoch))
                     client.worker = None
                     client.session.lose()
@@ -497,7 +497,7 @@ test_clients_are_told_what_their_own_audio_says = CoresInMemory.TestCase
 
 
 def talk_through_losses(seed: int) -> int:
-    """Let one client talk while its workers are lost, drain or give it up again and again; return how often it moved."""
+    """Let one client talk while its workers die, drain or give it up again and again; return how often that was."""
     random, cores = Random(seed), CoresInMemory()
     cores.open()
     (client,) = cores.clients.values()

@@ -43,8 +43,8 @@ def check(rig: Any, messages: Sequence[dict[str, Any]], pcm: Any) -> None:
     assert {m["type"] for m in messages} <= {"Word", "EndWord", "Step", "Marker", "Flushed"}
 
 
-async def moved(gateway: Any, kind: str = "live") -> float:
-    return float(await gateway.metric(f'asr_gateway_sessions_moved_total{{kind="{kind}"}}'))
+async def moved(gateway: Any, kind: str = "live", cause: str = "lost") -> float:
+    return float(await gateway.metric(f'asr_gateway_sessions_moved_total{{kind="{kind}",cause="{cause}"}}'))
 
 
 async def holder(gateway: Any, workers: Sequence[Any]) -> Any:
@@ -67,7 +67,9 @@ async def test_sessions_go_on_elsewhere_when_their_worker_is(rig: Any, how: sign
         lost.process.send_signal(how)
         for messages, pcm in zip(await asyncio.gather(*telling), speech, strict=True):
             check(rig, messages, pcm)
-        assert 1 <= await moved(gateway) <= 6
+        cause, other = ("restart", "lost") if how is signal.SIGTERM else ("lost", "restart")
+        assert 1 <= await moved(gateway, cause=cause) <= 6
+        assert await moved(gateway, cause=other) == 0
         if how is signal.SIGTERM:
             assert await asyncio.to_thread(lost.process.wait, 10) == 0
         if how is signal.SIGSTOP:

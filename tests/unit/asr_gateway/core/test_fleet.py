@@ -68,7 +68,7 @@ def _shown(action: FleetAction) -> str:
         case EndSession():
             return f"end {action.session}: {action.error.code}"
         case MoveSession():
-            return f"move {action.session}{' off' if action.is_drained else ''}"
+            return f"move {action.session}{' off' if action.is_told else ''}"
         case DropWorker():
             return f"drop {action.worker[6]}"
 
