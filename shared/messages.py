@@ -74,6 +74,12 @@ class ResumeLog:
     """Client frames stepped since the last Init."""
     silence: int
     """SILENCE steps at the end that belong to a flush which is not answered yet."""
+    is_whole: bool
+    """Whether the first of the steps was made with a fresh state."""
+    is_word_open: bool
+    """Whether a word was said whose end was not."""
+    last_end_s: float
+    """When the last word ended, in the client's time; 0 if none did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,11 +113,12 @@ def _encode_open(message: Open) -> list[Part]:
     if log is None:
         return [_head(Kind.OPEN, [*values, None])]
     n_steps, n_codebooks = log.codes.shape
-    sizes = [n_steps, n_codebooks, len(log.pcm), log.steps, log.silence]
+    sizes = [n_steps, n_codebooks, len(log.pcm)]
+    values += [[*sizes, log.steps, log.silence, log.is_whole, log.is_word_open, log.last_end_s]]
     columns = join_columns(
         (INT64, log.frames), (INT64, log.times), (INT32, log.text), (UINT16, log.codes), (UINT8, log.flags)
     )
-    return [_head(Kind.OPEN, [*values, sizes]), columns, audio_part(log.pcm)]
+    return [_head(Kind.OPEN, values), columns, audio_part(log.pcm)]
 
 
 ONE_FRAME_HEAD: Final = _head(Kind.AUDIO_BLOCK, [1])
@@ -221,7 +222,7 @@ def _decode_open(parts: Parts, values: list[Any]) -> Open:
     return Open(**opened, resume=_decode_resume(parts, read_fields("Open.resume", RESUME_FIELDS, sizes)))
 
 
-def _decode_resume(parts: Parts, size: dict[str, int]) -> ResumeLog:
+def _decode_resume(parts: Parts, size: dict[str, Any]) -> ResumeLog:
     columns = Columns(parts[1])
     log = ResumeLog(
         frames=columns.take(INT64, size["recorded"]),
@@ -232,6 +233,9 @@ def _decode_resume(parts: Parts, size: dict[str, int]) -> ResumeLog:
         pcm=audio_rows(parts[2], size["audio_frames"]),
         steps=size["steps"],
         silence=size["silence"],
+        is_whole=size["is_whole"],
+        is_word_open=size["is_word_open"],
+        last_end_s=size["last_end_s"],
     )
     columns.finish()
     for name, column in (("times", log.times), ("text", log.text)):

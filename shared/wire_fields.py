@@ -191,6 +191,9 @@ RESUME_FIELDS: Final[dict[str, Check]] = {
     "audio_frames": _integer(0, MAX_ROWS),
     "steps": _frame,
     "silence": _integer(0, MAX_ROWS),
+    "is_whole": _boolean,
+    "is_word_open": _boolean,
+    "last_end_s": _number,
 }
 
 STEPS_FIELDS: Final[dict[str, Check]] = {

@@ -23,9 +23,10 @@ from asr_gateway.core.fleet_actions import (
     MoveSession,
     OpenSlot,
     RefuseSession,
+    ReserveSlot,
     WorkerId,
 )
-from asr_gateway.core.workers import ModuleLoad, Workers
+from asr_gateway.core.workers import ANSWER_S, ModuleLoad, Workers
 from shared.config import GatewayConfig
 from shared.errors import AsrError, NoFreeSlotError, RestartingError, WorkerLostError
 from shared.messages import REJECT_RESUME, Load, SessionKind, Welcome
@@ -33,6 +34,10 @@ from shared.units import SessionId
 
 MAX_LAG_S: Final = 0.5
 """If this loop itself stood still for longer, nobody is judged in this turn."""
+
+MOVES_AT_ONCE: Final = 16
+"""Sessions that are opened elsewhere in one turn, and that look for a slot before they leave: each brings its log, and
+the others are not to wait for hundreds of them."""
 
 MOST_DEATHS: Final = 2
 DEATHS_WITHIN_S: Final = 60.0
@@ -57,8 +62,8 @@ class _Request:
     """Of the model that had the session: only one like it can go on. Empty: the session never had a slot."""
     is_moving: bool = False
     """Whether it had a slot and waits for another."""
-    lost_at: tuple[float, ...] = ()
-    """When it lost workers that had not said that they would go."""
+    deaths: tuple[tuple[str, float], ...] = ()
+    """Which workers it has lost that had not said that they would go, and when."""
     error: AsrError | None = None
     """What it ends with if it gets no other worker."""
 
@@ -76,6 +81,8 @@ class Fleet:
         self._queues: dict[tuple[str, SessionKind], deque[_Request]] = {}
         self._moving: dict[str, list[_Request]] = {}
         """By module, in the order in which they first came."""
+        self._reserved: dict[SessionId, tuple[WorkerId, float]] = {}
+        """Sessions that another worker was asked to keep a slot for, and until when it may answer."""
         self._judged_at: float | None = None
 
     # --- workers ------------------------------------------------------------------------------------------
@@ -87,6 +94,9 @@ class Fleet:
             return []
         actions = self._lose(worker, now) if known is not None else []
         self._workers.add(worker, facts, now)
+        for request in self._sessions.values():
+            # It was out of reach for a while, and did not die.
+            request.deaths = tuple(death for death in request.deaths if death[0] != facts.worker)
         return actions + self._serve(facts.module, now)
 
     def loaded(self, worker: WorkerId, load: Load, now: float) -> list[FleetAction]:
@@ -94,7 +104,9 @@ class Fleet:
         known = self._workers.get(worker)
         if known is None:
             return []
-        known.loaded(load, n_asked=sum(request.worker == worker for request in self._asked.values()), now=now)
+        n_asked = sum(request.worker == worker for request in self._asked.values())
+        n_asked += sum(asked == worker for asked, _ in self._reserved.values())
+        known.loaded(load, n_asked=n_asked, now=now)
         self._workers.heard_from(worker, load.deadline_s, now)
         return self._serve(known.facts.module, now)
 
@@ -118,10 +130,13 @@ class Fleet:
         for queue in self._queues.values():
             while queue and queue[0].deadline <= now:
                 actions.append(self._refuse(queue.popleft()))
-        for moving in self._moving.values():
+        for module, moving in self._moving.items():
             for request in [r for r in moving if r.deadline <= now]:
                 moving.remove(request)
                 actions.append(self._end(request))
+            actions.extend(self._serve_moving(module, now))
+        for session in [s for s, (_, deadline) in self._reserved.items() if deadline <= now]:
+            del self._reserved[session]
         return actions
 
     # --- sessions -----------------------------------------------------------------------------------------
@@ -147,6 +162,25 @@ class Fleet:
             request.worker = worker
         request.is_moving, request.fingerprint = False, self._workers[worker].facts.fingerprint
 
+    def reserved(self, session: SessionId, worker: WorkerId, now: float) -> list[FleetAction]:
+        """The worker keeps a slot for a session that is still elsewhere: let it move there, if it still wants to."""
+        request = self._sessions.get(session)
+        if request is None or self._reserved.get(session, ("", 0.0))[0] != worker:
+            return []
+        del self._reserved[session]
+        self._begin_move(request, RestartingError(_WORKER_RESTARTS), now)
+        move = MoveSession(session=session, is_restart=True, has_reserved=True)
+        # The slot counts as taken already, and is taken over.
+        self._workers[worker].free += 1
+        return [move, self._ask(request, worker, now)]
+
+    def not_reserved(self, session: SessionId, worker: WorkerId, reason: str, free: int, now: float) -> None:
+        """The worker cannot keep a slot for a session that is still elsewhere."""
+        request = self._sessions.get(session)
+        if request is not None and self._reserved.get(session, ("", 0.0))[0] == worker:
+            del self._reserved[session]
+            self._workers[worker].rejected(request.kind, reason, free, now)
+
     def rejected(self, session: SessionId, reason: str, free: int, now: float) -> list[FleetAction]:
         """The worker that was asked has no slot: ask another, or wait on at the head of the queue."""
         request = self._asked.get(session)
@@ -163,18 +197,28 @@ class Fleet:
         """A session is over."""
         request = self._sessions.pop(session, None)
         self._asked.pop(session, None)
+        self._reserved.pop(session, None)
         if request is not None and request.worker is None:
             self._queue_of(request).remove(request)
 
-    def evicted(self, session: SessionId, *, is_restart: bool, now: float) -> list[FleetAction]:
-        """The worker that has the session gives it up; ``is_restart``: because it will go itself."""
+    def evicted(self, session: SessionId, *, is_restart: bool, is_fault: bool, now: float) -> list[FleetAction]:
+        """The worker that has the session gives it up.
+
+        Args:
+            session: which.
+            is_restart: because the worker will go.
+            is_fault: something is wrong with it, or with the session.
+            now: the time.
+        """
         request = self._sessions.get(session)
         if request is None or request.worker is None:
             return []
         if session in self._asked:
             self._requeue(request)
             return self._serve(request.module, now)
-        return [self._move(request, is_restart=is_restart, now=now), *self._serve(request.module, now)]
+        lost_by = self._workers[request.worker].facts.worker if is_fault else ""
+        move = self._move(request, is_restart=is_restart, lost_by=lost_by, now=now)
+        return [move, *self._serve(request.module, now)]
 
     def freed(self, worker: WorkerId, now: float) -> list[FleetAction]:
         """The worker says that a slot of ours is free again."""
@@ -198,7 +242,7 @@ class Fleet:
 
     def _serve(self, module: str, now: float) -> list[FleetAction]:
         actions = self._serve_moving(module, now)
-        for worker in self._workers.draining():
+        for worker in self._workers.draining(module):
             actions.extend(self._leave(worker, now))
         for kind in SessionKind:  # live before files
             queue = self._queues.get((module, kind))
@@ -215,7 +259,8 @@ class Fleet:
         hopeless: set[tuple[str, SessionKind]] = set()
         for request in self._moving.get(module, ()):
             model = request.fingerprint, request.kind
-            worker = None if model in hopeless else self._workers.choose(module, request.kind, request.fingerprint)
+            is_hopeless = model in hopeless or len(actions) == MOVES_AT_ONCE
+            worker = None if is_hopeless else self._workers.choose(module, request.kind, request.fingerprint)
             if worker is None:
                 hopeless.add(model)
                 waiting.append(request)
@@ -225,17 +270,25 @@ class Fleet:
         return actions
 
     def _leave(self, worker: WorkerId, now: float) -> list[FleetAction]:
-        """Move the sessions of a worker that drains, as far as others have room for them."""
+        """Ask for slots for the sessions of a worker that drains, some at a time, as far as others have room."""
         actions: list[FleetAction] = []
-        if not self._move_wait_s:
-            return actions
-        for request in [r for r in self._sessions.values() if r.worker == worker and r.session not in self._asked]:
-            chosen = self._workers.choose(request.module, request.kind, request.fingerprint)
-            if chosen is not None:
-                self._begin_move(request, RestartingError(_WORKER_RESTARTS), now)
-                actions.append(MoveSession(session=request.session, is_restart=True, is_told=True))
-                actions.append(self._ask(request, chosen, now))
+        facts = self._workers[worker].facts
+        for kind in SessionKind:
+            if not self._move_wait_s or self._workers.choose(facts.module, kind, facts.fingerprint) is None:
+                continue
+            for request in self._sessions.values():
+                if request.worker != worker or request.kind is not kind or not self._may_reserve(request):
+                    continue
+                chosen = self._workers.choose(facts.module, kind, facts.fingerprint)
+                if chosen is None or len(self._reserved) == MOVES_AT_ONCE:
+                    break
+                self._reserved[request.session] = chosen, now + ANSWER_S
+                self._workers[chosen].free -= 1
+                actions.append(ReserveSlot(session=request.session, worker=chosen))
         return actions
+
+    def _may_reserve(self, request: _Request) -> bool:
+        return request.session not in self._asked and request.session not in self._reserved
 
     def _ask(self, request: _Request, worker: WorkerId, now: float) -> OpenSlot:
         request.worker, request.answer_deadline = worker, now + self._workers[worker].patience_s(request.kind)
@@ -265,26 +318,29 @@ class Fleet:
 
     def _end(self, request: _Request) -> EndSession:
         self._sessions.pop(request.session)
-        assert request.error is not None, "only who had a slot ends so"
-        return EndSession(session=request.session, error=request.error)
+        return EndSession(session=request.session, error=request.error or WorkerLostError(_WORKER_LOST))
 
     def _lose(self, worker: WorkerId, now: float) -> list[FleetAction]:
         known = self._workers.remove(worker)
+        self._reserved = {session: asked for session, asked in self._reserved.items() if asked[0] != worker}
         actions: list[FleetAction] = []
         for request in [r for r in self._sessions.values() if r.worker == worker]:
             if request.session in self._asked:
                 self._requeue(request)
             else:
                 # One that drains has said that it would go; not everybody may have got its last words.
-                actions.append(self._move(request, is_restart=known.is_draining, now=now))
+                lost_by = "" if known.is_draining else known.facts.worker
+                actions.append(self._move(request, is_restart=known.is_draining, lost_by=lost_by, now=now))
         return actions
 
-    def _move(self, request: _Request, *, is_restart: bool, now: float) -> FleetAction:
-        """Let a session whose worker is gone wait for another one, or end it."""
-        if not is_restart:
-            request.lost_at = (*(at for at in request.lost_at if at > now - DEATHS_WITHIN_S), now)
+    def _move(self, request: _Request, *, is_restart: bool, lost_by: str, now: float) -> FleetAction:
+        """Let a session whose worker is gone wait for another one, or end it; ``lost_by``: who may have died of it."""
+        self._reserved.pop(request.session, None)
+        if lost_by:
+            recent = (death for death in request.deaths if death[1] > now - DEATHS_WITHIN_S)
+            request.deaths = (*recent, (lost_by, now))
         error = RestartingError(_WORKER_RESTARTS) if is_restart else WorkerLostError(_WORKER_LOST)
-        if not self._move_wait_s or len(request.lost_at) >= MOST_DEATHS:
+        if not self._move_wait_s or len(request.deaths) >= MOST_DEATHS:
             request.error = error
             return self._end(request)
         self._begin_move(request, error, now)
@@ -293,7 +349,8 @@ class Fleet:
 
     def _begin_move(self, request: _Request, error: AsrError, now: float) -> None:
         request.is_moving, request.worker, request.error = True, None, error
-        request.deadline = now + self._move_wait_s
+        patience_s = self._wait_s[request.kind] if request.kind is SessionKind.FILE else 0.0
+        request.deadline = now + max(self._move_wait_s, patience_s)
 
     def _ask_others(self, now: float) -> list[FleetAction]:
         """Queue those again who got no answer in time. Another worker may have room, and files have time to wait."""

@@ -35,14 +35,22 @@ class EndSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveSlot:
+    """The session's worker drains: ask another for a slot, while the session goes on where it is."""
+
+    session: SessionId
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoveSession:
     """The worker that had the session is gone, or going: it waits for another, which ``OpenSlot`` will name."""
 
     session: SessionId
     is_restart: bool
     """The worker had said that it would go."""
-    is_told: bool = False
-    """The worker is still there, and to be told that the session has left."""
+    has_reserved: bool = False
+    """The worker is still there, and to be told that the session has left for a slot that another keeps for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,4 +60,4 @@ class DropWorker:
     worker: WorkerId
 
 
-FleetAction: TypeAlias = OpenSlot | RefuseSession | EndSession | MoveSession | DropWorker
+FleetAction: TypeAlias = OpenSlot | RefuseSession | EndSession | ReserveSlot | MoveSession | DropWorker

@@ -10,7 +10,7 @@ gets none that was stepped, and the next worker's codec begins with what follows
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from asr_gateway.core.level import limited
 from asr_gateway.core.limits import ByteBudget
-from shared.messages import EventKind, ResumeLog, StepBlock, StepFlag
+from shared.messages import EventKind, ResumeLog, StepBlock, StepEvent, StepFlag
 from shared.units import FRAME_BYTES, FRAME_RATE, FRAME_SAMPLES
 
 StepRecord: TypeAlias = tuple[int, int, int, int, bytes]
@@ -64,14 +64,14 @@ class ReplayLog:
     """The log of one session. ``records`` is filled by ``Session``, which counts the frames."""
 
     __slots__ = (
-        "_bounds", "_n_charged", "_n_kept", "_n_stepped", "_pads", "_pcm", "_steps_before", "_time_before",
-        "records",
+        "_bounds", "_is_word_open", "_last_end_s", "_n_charged", "_n_kept", "_n_stepped", "_pads", "_pcm",
+        "_steps_before", "_time_before", "records",
     )  # fmt: skip
 
     def __init__(self, bounds: ReplayBounds) -> None:
         self._bounds = bounds
-        self.records: deque[StepRecord] = deque(maxlen=bounds.n_frames)
-        """The last steps since the model's state was fresh."""
+        self.records: deque[StepRecord] = deque(maxlen=bounds.n_frames + 1)
+        """The last steps since the model's state was fresh, one more than is passed on: that tells if these are all."""
         self._pcm: deque[NDArray[np.float32]] = deque()
         self._n_stepped = bounds.n_frames
         """Frames of audio to keep that were stepped."""
@@ -80,6 +80,8 @@ class ReplayLog:
         self._pads: deque[tuple[int, int]] = deque()
         """Frame behind a padded one, and the samples of padding up to it since the last Init."""
         self._steps_before = self._time_before = 0
+        self._is_word_open = False
+        self._last_end_s = 0.0
 
     # --- what happens to the session ------------------------------------------------------------------------
 
@@ -89,15 +91,15 @@ class ReplayLog:
         # than the context: the first step of a fresh model is fed its start token, which must have left the context.
         wanted = max(self._bounds.n_frames, 2 * delay_frames)
         self._n_stepped = min(wanted, context_frames + 1)
-        self.records = deque(self.records, maxlen=self._n_stepped)
+        self.records = deque(self.records, maxlen=self._n_stepped + 1)
 
     def keep(self, pieces: list[NDArray[np.float32]], *, n_frames: int, n_unacknowledged: int) -> None:
         """``n_frames`` were sent, ``[k * 1920]`` each piece; ``n_unacknowledged`` in all are not stepped now."""
         pcm = self._pcm
         pcm.extend(pieces)
         n_kept, n_wanted = self._n_kept + n_frames, n_unacknowledged + self._n_stepped
-        if n_kept > self._n_charged and self._bounds.budget.is_exhausted:
-            n_wanted = n_unacknowledged
+        if n_kept <= n_wanted and self._bounds.budget.is_exhausted:
+            n_wanted = max(n_unacknowledged, self._n_kept)
         if n_kept > n_wanted:
             while n_kept - (n_first := len(pcm[0]) // FRAME_SAMPLES) >= n_wanted:
                 pcm.popleft()
@@ -110,14 +112,17 @@ class ReplayLog:
         """The frame before ``frame`` was filled with ``n_zeros`` zeros that stand for no audio of the client."""
         if n_zeros:
             self._pads.append((frame, n_zeros + (self._pads[-1][1] if self._pads else 0)))
-            # Of a sum that nobody asks for any more the last one is enough.
-            oldest = self.records[0][0] if self.records else -1
-            while len(self._pads) > 1 and self._pads[1][0] <= oldest:
-                self._pads.popleft()
+            if self.records:
+                self._forget_pads(self.records[0][0])
 
-    def answered(self, kind: EventKind) -> None:
-        """Something that the client had asked for has happened."""
-        if kind is EventKind.FLUSHED:
+    def told(self, event: StepEvent) -> None:
+        """The client is told of a word, or that something it had asked for has happened."""
+        kind = event.kind
+        if kind is EventKind.WORD:
+            self._is_word_open = True
+        elif kind is EventKind.END_WORD:
+            self._is_word_open, self._last_end_s = False, event.time_s
+        elif kind is EventKind.FLUSHED:
             if self.records and self.records[-1][2] != _CLIENT:
                 frame, step, _, text, codes = self.records.pop()
                 self.records.append((frame, step, _LAST_OF_FLUSH, text, codes))
@@ -129,6 +134,7 @@ class ReplayLog:
         self.records.clear()
         self._pads.clear()
         self._steps_before = self._time_before = 0
+        self._is_word_open, self._last_end_s = False, 0.0
         self._pcm.clear()
         self._n_kept = 0
         self._charge()
@@ -155,21 +161,26 @@ class ReplayLog:
         """Return the log; None if the session may as well begin anew, with its silence first if it ``has_prefix``."""
         steps = self.records[-1][1] if self.records else self._steps_before
         if not steps and (has_prefix or not self.records):
+            self.records.clear()
             return None
-        n = len(self.records)
-        frames = np.array([record[0] for record in self.records], np.int64)
-        counts = np.array([record[1] for record in self.records], np.int64)
-        flags = np.array([_CLIENT if record[2] == _CLIENT else _SILENCE for record in self.records], np.uint8)
-        codes = np.frombuffer(b"".join(record[4] for record in self.records), np.uint16)
+        records = list(self.records)[-self._n_stepped :]
+        n = len(records)
+        frames = np.array([record[0] for record in records], np.int64)
+        counts = np.array([record[1] for record in records], np.int64)
+        flags = np.array([_CLIENT if record[2] == _CLIENT else _SILENCE for record in records], np.uint8)
+        codes = np.frombuffer(b"".join(record[4] for record in records), np.uint16)
         return ResumeLog(
             frames=frames,
             flags=flags,
             times=self._times(frames, counts, flags),
-            text=np.array([record[3] for record in self.records], np.int32),
+            text=np.array([record[3] for record in records], np.int32),
             codes=codes.reshape(n, -1) if n else np.zeros((0, 1), np.uint16),
             pcm=self._audio(int(np.count_nonzero(flags == _CLIENT))),
             steps=steps,
-            silence=self._open_silence(),
+            silence=_open_silence(records),
+            is_whole=n == len(self.records),
+            is_word_open=self._is_word_open,
+            last_end_s=self._last_end_s,
         )
 
     # --- inside -----------------------------------------------------------------------------------------------
@@ -179,7 +190,14 @@ class ReplayLog:
         if self.records:
             frame, self._steps_before, flag, *_ = self.records[-1]
             self._time_before = self._steps_before * FRAME_SAMPLES - self._padding(frame + (flag != _CLIENT))
+            self._forget_pads(frame + 1)
         self.records.clear()
+        self._is_word_open = False
+
+    def _forget_pads(self, oldest: int) -> None:
+        """Keep of the padding before frame ``oldest`` the sum: nobody asks how it grew."""
+        while len(self._pads) > 1 and self._pads[1][0] <= oldest:
+            self._pads.popleft()
 
     def _times(
         self, frames: NDArray[np.int64], counts: NDArray[np.int64], flags: NDArray[np.uint8]
@@ -203,14 +221,11 @@ class ReplayLog:
         pcm = np.concatenate(list(self._pcm), dtype=np.float32)[-n_most * FRAME_SAMPLES :]
         return limited(pcm).reshape(-1, FRAME_SAMPLES)
 
-    def _open_silence(self) -> int:
-        n = 0
-        for record in reversed(self.records):
-            if record[2] != _SILENCE:
-                break
-            n += 1
-        return n
-
     def _charge(self) -> None:
         self._bounds.budget.charge((self._n_kept - self._n_charged) * FRAME_BYTES)
         self._n_charged = self._n_kept
+
+
+def _open_silence(records: Sequence[StepRecord]) -> int:
+    """Return how many steps at the end fed silence for a flush that is not answered."""
+    return next((n for n, record in enumerate(reversed(records)) if record[2] != _SILENCE), len(records))

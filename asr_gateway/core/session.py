@@ -67,8 +67,9 @@ class Session:
 
     __slots__ = (
         "_account", "_acknowledged", "_buffered_samples", "_credit", "_framer", "_is_finished", "_is_given_back",
-        "_n_early_inits", "_n_restarts", "_next_frame", "_requests", "_silence_prefix_frames", "_urgent", "epoch",
-        "frames_stepped", "has_new_frame", "id", "is_output_full", "kind", "replay", "samples_received", "state",
+        "_n_early_inits", "_n_restarts", "_newest_epoch", "_next_frame", "_requests", "_silence_prefix_frames",
+        "_urgent", "epoch", "frames_stepped", "has_new_frame", "id", "is_output_full", "kind", "replay",
+        "samples_received", "state",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +84,8 @@ class Session:
         self.id = session_id
         self.kind = kind
         self.epoch = _NO_EPOCH
+        """Of the slot that it has, or was last asked for."""
+        self._newest_epoch = 0
         self.state = SessionState.WAITING
         self.is_output_full = False
         """Set by the shell while the client reads too slowly: no frame is sent that would make more output."""
@@ -169,13 +172,13 @@ class Session:
         self._account.hold(0)
         self._requests.clear()
         self._buffered_samples = 0
+        if self.replay is not None:
+            self.replay.restart()
         if self.state is SessionState.WAITING:
             # The slot will be fresh when it is granted: nothing to tell the worker, only one more Ready to send.
             self._n_early_inits += 1
             return
         self._n_restarts += 1
-        if self.replay is not None:
-            self.replay.restart()
         self._ask_for_restart()
 
     def _ask_for_restart(self) -> None:
@@ -211,7 +214,7 @@ class Session:
         """Return the request for a slot; each one begins a new epoch."""
         is_moving = self.state is SessionState.MOVING
         assert is_moving or self.state is SessionState.WAITING, "a session holds at most one slot"
-        self.epoch = Epoch(self.epoch + 1)
+        self.epoch = self._next_epoch()
         resume = None
         if is_moving and self.replay is not None:
             resume = self.replay.resume(has_prefix=self._silence_prefix_frames > 0)
@@ -223,6 +226,19 @@ class Session:
             silence_prefix_frames=self._silence_prefix_frames,
             resume=resume,
         )
+
+    def reservation(self) -> Open:
+        """Return the request for a slot of another worker, for a session that goes on where it is until it has it."""
+        return Open(session=self.id, epoch=self._next_epoch(), kind=self.kind, first_frame=FrameIndex(self._next_frame))
+
+    @property
+    def reserved_epoch(self) -> int:
+        """Of the last ``reservation``, if none was opened since; else 0."""
+        return self._newest_epoch if self._newest_epoch > self.epoch else 0
+
+    def _next_epoch(self) -> Epoch:
+        self._newest_epoch += 1
+        return Epoch(self._newest_epoch)
 
     @property
     def can_send(self) -> bool:
@@ -348,10 +364,10 @@ class Session:
         """
         if self._n_restarts or (self.state is not _STREAMING and self.state is not _DRAINING):
             return False
+        if self.replay is not None:
+            self.replay.told(event)
         if event.kind is not EventKind.WORD and event.kind is not EventKind.END_WORD:
             self._requests.answered(event)
-            if self.replay is not None:
-                self.replay.answered(event.kind)
             if event.kind is EventKind.FLUSHED and self.state is _DRAINING and not self._requests.is_pending:
                 self.state = SessionState.CLOSED
         return True

@@ -129,9 +129,9 @@ class Workers(dict[WorkerId, Worker]):
         """Return the workers that have been silent for too long."""
         return list(self._liveness.expire(now))
 
-    def draining(self) -> list[WorkerId]:
-        """Return the workers that will go."""
-        return [name for name, worker in self.items() if worker.is_draining]
+    def draining(self, module: str) -> list[WorkerId]:
+        """Return the workers of a module that will go."""
+        return [name for name, worker in self.items() if worker.is_draining and worker.facts.module == module]
 
     def choose(self, module: str, kind: SessionKind, fingerprint: str = "") -> WorkerId | None:
         """Return the better of two random workers that may be asked, None if none may."""

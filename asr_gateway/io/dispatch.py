@@ -27,7 +27,15 @@ from typing import Final, NoReturn
 import structlog
 
 from asr_gateway.core.fleet import Fleet
-from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, MoveSession, OpenSlot, RefuseSession
+from asr_gateway.core.fleet_actions import (
+    DropWorker,
+    EndSession,
+    FleetAction,
+    MoveSession,
+    OpenSlot,
+    RefuseSession,
+    ReserveSlot,
+)
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.replay import ReplayBounds, ReplayLog
@@ -59,6 +67,9 @@ from shared.units import SessionId
 
 PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
+
+_NOBODYS_FAULTS: Final = (RestartingError.code, "gateway_timeout", "hello", "unknown_session")
+"""Why a worker may give a session up though neither did anything wrong; of others the session may be the cause."""
 
 _OWN_FAULTS: Final = (BadAudioError.code, LinkError.code)
 """Why a worker may give up a session that would have it no better elsewhere."""
@@ -244,7 +255,10 @@ class Dispatch:
 
     def _answered(self, link: WorkerLink, message: Ready | Reject | Evict) -> None:
         stream = self._streams.get(message.session)
-        if stream is None or stream.session.epoch != message.epoch:
+        if stream is not None and message.epoch == stream.session.reserved_epoch:
+            self._reserved(stream, link, message)
+            return
+        if stream is None or stream.session.epoch != message.epoch or stream.link is not link:
             if isinstance(message, Ready):
                 # Nobody waits for this slot any more, or another worker was asked: without a Close it would stay taken.
                 link.send(Close(session=message.session, epoch=message.epoch))
@@ -257,8 +271,23 @@ class Dispatch:
             case Evict() if message.code in _OWN_FAULTS:
                 self._end(stream, WorkerLostError(f"the worker gave this session up: {message.reason}"))
             case Evict():
-                is_restart = message.code == RestartingError.code
-                self._perform(self._fleet.evicted(message.session, is_restart=is_restart, now=self._now()))
+                is_restart, is_fault = message.code == RestartingError.code, message.code not in _NOBODYS_FAULTS
+                now = self._now()
+                self._perform(self._fleet.evicted(message.session, is_restart=is_restart, is_fault=is_fault, now=now))
+
+    def _reserved(self, stream: Stream, link: WorkerLink, message: Ready | Reject | Evict) -> None:
+        """A worker keeps a slot, or none, for a session that another one still has."""
+        now = self._now()
+        match message:
+            case Ready():
+                actions = self._fleet.reserved(message.session, link.endpoint, now)
+                if not actions or stream.session.state is SessionState.CLOSED:
+                    link.send(Close(session=message.session, epoch=message.epoch))
+                self._perform(actions)
+            case Reject():
+                self._fleet.not_reserved(message.session, link.endpoint, message.reason, message.free, now)
+            case Evict():
+                pass
 
     def _grant(self, stream: Stream, link: WorkerLink) -> None:
         session = stream.session
@@ -283,9 +312,9 @@ class Dispatch:
         for action in actions:
             match action:
                 case OpenSlot():
-                    stream, link = self._streams[action.session], self.links[action.worker]
-                    stream.link, stream.worker = link, link.worker
-                    link.send(stream.session.opening())
+                    self._open_slot(self._streams[action.session], self.links[action.worker])
+                case ReserveSlot():
+                    self.links[action.worker].send(self._streams[action.session].session.reservation())
                 case MoveSession():
                     self._leave(self._streams[action.session], action)
                 case RefuseSession() | EndSession():
@@ -296,12 +325,24 @@ class Dispatch:
                     self._note_lost(link, "it was silent past its deadline")
                     link.reopen()
 
+    def _open_slot(self, stream: Stream, link: WorkerLink) -> None:
+        if stream.session.state is SessionState.CLOSED:
+            return
+        stream.link, stream.worker = link, link.worker
+        link.send(stream.session.opening())
+
     def _leave(self, stream: Stream, move: MoveSession) -> None:
         """Let a session wait for another worker."""
         session, link = stream.session, stream.link
+        if session.state is SessionState.CLOSED:
+            # The last word of a file is out: it needs no slot any more.
+            self._fleet.released(session.id)
+            return
         self._metrics.session_moved(session.kind.name.lower(), cause=RESTART if move.is_restart else LOST)
-        if move.is_told and link is not None and link.is_welcome:
-            link.send(Close(session=session.id, epoch=session.epoch))
+        if link is not None:
+            link.forget(session)
+            if move.has_reserved and link.is_welcome:
+                link.send(Close(session=session.id, epoch=session.epoch))
         stream.link = None
         session.lose()
 

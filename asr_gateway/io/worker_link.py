@@ -218,6 +218,10 @@ class WorkerLink:
             self._n_woken_before = 0
             self._loop.call_soon(self._gather_if_all_came)
 
+    def forget(self, session: Session) -> None:
+        """The session has left for another worker: it sends nothing here any more."""
+        self._woken.pop(session, None)
+
     def send(self, message: ToWorker) -> None:
         """Send at once, or keep the message until the socket takes it."""
         parts = encode(message)

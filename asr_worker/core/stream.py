@@ -23,7 +23,7 @@ from asr_worker.core.rows import FAR, Rows
 from asr_worker.core.words import WordAssembler
 from shared.errors import LinkError
 from shared.messages import Flush, Marker, Reset, ResumeLog, SessionKind, StepFlag
-from shared.units import MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, SAMPLE_RATE, SlotIndex
+from shared.units import FRAME_SAMPLES, MAX_PENDING_CONTROLS, MAX_PENDING_MARKERS, SAMPLE_RATE, SlotIndex
 
 EXTRA_SILENCE_FRAMES: Final = 12
 """How long a flush waits for the end of an open word beyond the delay: about a second."""
@@ -146,7 +146,7 @@ class Stream:
             case Flush():
                 fed, self._fed_silence = self._fed_silence, 0
                 self._flush = item
-                self._extra_frames = EXTRA_SILENCE_FRAMES - max(0, fed - self._delay)
+                self._extra_frames = max(0, EXTRA_SILENCE_FRAMES - max(0, fed - self._delay))
                 # The lost worker has counted the padding if it has fed any silence.
                 self._feed_silence(max(0, self._delay - fed), 0 if fed else item.pad_samples)
                 return []
@@ -166,9 +166,14 @@ class Stream:
         self._fed_silence = log.silence
         self._past_frames = np.where(log.flags == StepFlag.CLIENT, log.frames, FAR)
         self.clock = ClientClock(self._delay, log.times)
-        self.words = self._new_words(int(log.times[0]) / SAMPLE_RATE)
-        for step in range(self._delay, n_steps + 1):
-            self.words.feed(int(log.text[step - 1]), int(log.times[step - self._delay]) / SAMPLE_RATE)
+        # Tokens before the delay has passed mean nothing, unless there were steps before those of the log: then they
+        # speak of moments before it.
+        self.words = self._new_words(int(log.times[0]) / SAMPLE_RATE if log.is_whole else log.last_end_s)
+        for step in range(self._delay if log.is_whole else 1, n_steps + 1):
+            before = min(0, step - self._delay) * FRAME_SAMPLES
+            samples = max(0, int(log.times[max(0, step - self._delay)]) + before)
+            self.words.feed(int(log.text[step - 1]), samples / SAMPLE_RATE)
+        self.words.take_over(is_said=log.is_word_open)
         self._rows.has_pieces[slot] = self.words.has_pieces
 
     def _last_step_before(self, frame: int) -> int:

@@ -71,6 +71,10 @@ class WordAssembler:
         """Whether a word has pieces but was not said, or was said but has no end."""
         return self.has_pieces or self._is_said
 
+    def take_over(self, *, is_said: bool) -> None:
+        """Go on where another assembler was, whose last tokens were fed: ``is_said``: a word that has no end yet."""
+        self._is_said = is_said
+
     def feed(self, token: int, time_s: float) -> list[WordEvent]:
         """Take the token of one step, which stands at ``time_s`` of the client's time."""
         events: list[WordEvent] = []

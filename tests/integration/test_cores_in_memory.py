@@ -21,7 +21,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 
 from asr_gateway.core.fleet import Fleet
-from asr_gateway.core.fleet_actions import DropWorker, EndSession, FleetAction, MoveSession, OpenSlot, RefuseSession
+from asr_gateway.core.fleet_actions import (
+    DropWorker,
+    EndSession,
+    FleetAction,
+    MoveSession,
+    OpenSlot,
+    RefuseSession,
+    ReserveSlot,
+)
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
 from asr_gateway.core.outbound import Outbound
 from asr_gateway.core.replay import ReplayBounds, ReplayLog, step_records
@@ -213,8 +221,13 @@ class CoresInMemory(RuleBasedStateMachine):
         message = decode_to_gateway(worker.outbox.popleft())
         match message:
             case Ready():
-                client = self.current(message)
-                if client is None:
+                client = self.current(worker, message)
+                if self.is_reserved(message):
+                    actions = self.fleet.reserved(message.session, worker.endpoint, self.now)
+                    if not actions:
+                        worker.send(Close(session=message.session, epoch=message.epoch))
+                    self.perform(actions)
+                elif client is None:
                     worker.send(Close(session=message.session, epoch=message.epoch))
                 else:
                     self.grant(client, worker)
@@ -231,14 +244,20 @@ class CoresInMemory(RuleBasedStateMachine):
                 return self.fleet.loaded(worker.endpoint, message, self.now)
             case Closed():
                 return self.fleet.freed(worker.endpoint, self.now)
-            case Reject() | Evict() if self.current(message) is None:
-                return []
-            case Reject():
-                return self.fleet.rejected(message.session, message.reason, message.free, self.now)
-            case Evict():
-                return self.fleet.evicted(message.session, is_restart=True, now=self.now)
+            case Reject() | Evict():
+                return self.hear_no(worker, message)
             case _:
                 raise AssertionError(message)
+
+    def hear_no(self, worker: Worker, message: Reject | Evict) -> list[FleetAction]:
+        session = message.session
+        if self.is_reserved(message) and isinstance(message, Reject):
+            self.fleet.not_reserved(session, worker.endpoint, message.reason, message.free, self.now)
+        if self.current(worker, message) is None:
+            return []
+        if isinstance(message, Reject):
+            return self.fleet.rejected(session, message.reason, message.free, self.now)
+        return self.fleet.evicted(session, is_restart=True, is_fault=False, now=self.now)
 
     def grant(self, client: Client, worker: Worker) -> None:
         session, facts = client.session, self.fleet.facts(worker.endpoint)
@@ -276,9 +295,14 @@ class CoresInMemory(RuleBasedStateMachine):
             case _:
                 client.told.append(event.kind.name)
 
-    def current(self, message: Ready | Reject | Evict) -> Client | None:
+    def current(self, worker: Worker, message: Ready | Reject | Evict) -> Client | None:
         client = self.clients.get(message.session)
-        return client if client is not None and client.session.epoch == message.epoch else None
+        is_meant = client is not None and client.session.epoch == message.epoch and client.worker is worker
+        return client if is_meant else None
+
+    def is_reserved(self, message: Ready | Reject | Evict) -> bool:
+        client = self.clients.get(message.session)
+        return client is not None and client.session.reserved_epoch == message.epoch
 
     def perform(self, actions: list[FleetAction]) -> None:
         for action in actions:
@@ -287,9 +311,11 @@ class CoresInMemory(RuleBasedStateMachine):
                     client, worker = self.clients[action.session], self.workers[action.worker]
                     client.worker = worker
                     worker.send(client.session.opening())
+                case ReserveSlot():
+                    self.workers[action.worker].send(self.clients[action.session].session.reservation())
                 case MoveSession():
                     client = self.clients[action.session]
-                    if action.is_told and client.worker is not None:
+                    if action.has_reserved and client.worker is not None:
                         client.worker.send(Close(session=client.session.id, epoch=client.session.epoch))
                     client.worker = None
                     client.session.lose()

@@ -82,6 +82,9 @@ RESUME = ResumeLog(
     pcm=np.ones((2, FRAME_SAMPLES), np.float32),
     steps=8,
     silence=1,
+    is_whole=False,
+    is_word_open=True,
+    last_end_s=0.16,
 )
 
 TO_WORKER: list[ToWorker] = [
@@ -233,10 +236,19 @@ def head(kind: int, *values: object) -> bytes:
         ([head(5, 1, 1, None, 1, FRAME_SAMPLES)], "Flush.pad_samples must be an integer from 0 to 1919"),
         ([head(6, 1, 1, None, 1, 1)], "Reset.restart must be true or false"),
         ([head(2, 1, 1, 2, 0, 0, None)], "Open.kind must be an integer from 0 to 1"),
-        ([head(2, 1, 1, 0, 0, 0, [0, 1, 0, 0]), b"", b""], "Open.resume needs 5 fields, 4 came"),
-        ([head(2, 1, 1, 0, 0, 0, [1, 1, 2, 0, 0]), bytes(31), bytes(15360)], "audio_frames is 2, but only 1 recorded"),
-        ([head(2, 1, 1, 0, 0, 0, [1, 1, 1, 0, 1]), bytes(31), bytes(7680)], "silence is 1, but only 0 recorded"),
-        ([head(2, 1, 1, 0, 0, 0, [1, 1, 0, 0, 0]), bytes(24) + b"\xff" * 4 + bytes(3), b""], "text must be at least 0"),
+        ([head(2, 1, 1, 0, 0, 0, [0, 1, 0, 0]), b"", b""], "Open.resume needs 8 fields, 4 came"),
+        (
+            [head(2, 1, 1, 0, 0, 0, [1, 1, 2, 0, 0, True, False, 0.0]), bytes(31), bytes(15360)],
+            "audio_frames is 2, but only 1 recorded",
+        ),
+        (
+            [head(2, 1, 1, 0, 0, 0, [1, 1, 1, 0, 1, True, False, 0.0]), bytes(31), bytes(7680)],
+            "silence is 1, but only 0 recorded",
+        ),
+        (
+            [head(2, 1, 1, 0, 0, 0, [1, 1, 0, 0, 0, True, False, 0.0]), bytes(24) + b"\xff" * 4 + bytes(3), b""],
+            "text must be at least 0",
+        ),
         ([head(2, 1, 1, 0, 0, 0, 5), b"", b""], "Open.resume must be an array"),
         ([head(3, 1)], "3 parts expected"),
         ([head(3, 4097), b"", b""], "AudioBlock.rows must be an integer from 0 to 4096"),

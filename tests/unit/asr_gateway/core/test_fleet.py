@@ -8,6 +8,7 @@ from asr_gateway.core.fleet_actions import (
     MoveSession,
     OpenSlot,
     RefuseSession,
+    ReserveSlot,
 )
 from asr_gateway.core.workers import ANSWER_S, FIRST_LOAD_S, ModuleLoad
 from shared.config import GatewayConfig
@@ -67,8 +68,10 @@ def _shown(action: FleetAction) -> str:
             return f"refuse {action.session}: {action.error.code}"
         case EndSession():
             return f"end {action.session}: {action.error.code}"
+        case ReserveSlot():
+            return f"reserve {action.session} on {action.worker[6]}"
         case MoveSession():
-            return f"move {action.session}{' off' if action.is_told else ''}"
+            return f"move {action.session}{' off' if action.has_reserved else ''}"
         case DropWorker():
             return f"drop {action.worker[6]}"
 
@@ -497,20 +500,80 @@ def test_sessions_that_are_given_up_move_and_a_restart_is_no_death() -> None:
     pair.welcomed(B, facts("wk:b"), 0.0)
     for now, (worker, other) in enumerate(((A, "b"), (B, "a"), (A, "b"))):
         pair.loaded(worker, load(0), float(now))
-        assert shown(pair.evicted(SessionId(1), is_restart=True, now=now)) == ["move 1", f"open 1 on {other}"]
+        assert shown(pair.evicted(SessionId(1), is_restart=True, is_fault=False, now=now)) == [
+            "move 1",
+            f"open 1 on {other}",
+        ]
         pair.granted(SessionId(1), B if other == "b" else A)
         pair.loaded(worker, load(1), float(now))
-    assert shown(pair.evicted(SessionId(7), is_restart=True, now=4.0)) == []
+    assert shown(pair.evicted(SessionId(7), is_restart=True, is_fault=False, now=4.0)) == []
 
 
-def test_sessions_leave_a_worker_that_drains_as_far_as_another_has_room() -> None:
+def test_sessions_leave_a_worker_that_drains_for_slots_that_others_keep_for_them() -> None:
     pair = fleet(a=4)
     held(pair, 1, 2)
     pair.welcomed(B, facts("wk:b", n_sessions=1), 0.0)
-    assert shown(pair.loaded(A, load(2, draining=True), 0.1)) == ["move 1 off", "open 1 on b"]
+    assert shown(pair.loaded(A, load(2, draining=True), 0.1)) == ["reserve 1 on b"]
     assert shown(pair.loaded(A, load(2, draining=True), 0.2)) == []
+    assert shown(pair.reserved(SessionId(1), B, 0.2)) == ["move 1 off", "open 1 on b"]
+    pair.granted(SessionId(1), B)
     # As soon as there is more room the rest goes, too.
-    assert shown(pair.welcomed(C, facts("wk:c"), 0.3)) == ["move 2 off", "open 2 on c"]
+    assert shown(pair.welcomed(C, facts("wk:c"), 0.3)) == ["reserve 2 on c"]
+    assert shown(pair.reserved(SessionId(2), C, 0.4)) == ["move 2 off", "open 2 on c"]
+
+
+def test_a_session_for_which_nobody_keeps_a_slot_stays_on_the_worker_that_drains() -> None:
+    pair = fleet(a=4)
+    held(pair, 1)
+    pair.welcomed(B, facts("wk:b"), 0.0)
+    pair.loaded(A, load(3, draining=True), 0.1)
+    pair.not_reserved(SessionId(1), B, REJECT_FULL, 0, 0.2)
+    assert shown(pair.expire(0.3)) == []
+    assert pair.reserved(SessionId(1), B, 0.3) == []
+    assert shown(pair.loaded(B, load(1), 0.4)) == ["reserve 1 on b"]
+    # One that does not answer keeps nobody from asking again.
+    asked: list[str] = []
+    for twentieth in range(8, 60):
+        asked += shown(pair.expire(twentieth / 20))
+        asked += shown(pair.loaded(A, load(3, draining=True), twentieth / 20))
+        asked += shown(pair.loaded(B, load(1), twentieth / 20))
+    assert asked == ["reserve 1 on b"]
+
+
+def test_a_session_that_loses_its_worker_while_a_slot_is_kept_for_it_is_opened_anew() -> None:
+    pair = fleet(a=4)
+    held(pair, 1)
+    pair.welcomed(B, facts("wk:b"), 0.0)
+    pair.loaded(A, load(3, draining=True), 0.1)
+    assert shown(pair.lost(A, 0.2)) == ["move 1", "open 1 on b"]
+    assert pair.reserved(SessionId(1), B, 0.3) == []
+
+
+def test_hundreds_of_sessions_move_some_at_a_time() -> None:
+    pair = fleet(a=100)
+    held(pair, *range(40))
+    pair.welcomed(B, facts("wk:b", n_sessions=100), 0.0)
+    opened = [[line for line in shown(pair.lost(A, 0.1)) if line.startswith("open")]]
+    opened += [shown(pair.expire(0.1 + twentieth / 20)) for twentieth in range(1, 4)]
+    assert [len(some) for some in opened] == [16, 16, 8, 0]
+
+
+def test_a_worker_that_was_only_out_of_reach_did_not_die() -> None:
+    lone = fleet(a=4)
+    held(lone, 1)
+    for now in (1.0, 10.0, 20.0):
+        assert shown(lone.lost(A, now)) == ["move 1"]
+        assert shown(lone.welcomed(A, facts("wk:a"), now + 1)) == ["open 1 on a"]
+        lone.granted(SessionId(1), A)
+
+
+def test_a_file_that_lost_its_worker_waits_as_long_as_one_that_never_had_any() -> None:
+    lone = fleet(a=4)
+    request(lone, 1, kind=FILE)
+    lone.granted(SessionId(1), A)
+    lone.lost(A, 0.0)
+    assert shown(lone.expire(99.9)) == []
+    assert shown(lone.expire(100.0)) == ["end 1: worker_lost"]
 
 
 def test_a_log_that_does_not_fit_the_model_ends_its_session_and_does_the_worker_no_harm() -> None:

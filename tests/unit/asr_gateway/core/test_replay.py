@@ -4,8 +4,8 @@ import numpy as np
 
 from asr_gateway.core.limits import ByteBudget
 from asr_gateway.core.replay import ReplayBounds, ReplayLog, step_records
-from shared.messages import EventKind, StepBlock, StepFlag
-from shared.units import FRAME_BYTES, FRAME_SAMPLES
+from shared.messages import EventKind, StepBlock, StepEvent, StepFlag
+from shared.units import FRAME_BYTES, FRAME_SAMPLES, Epoch, SessionId
 
 CLIENT, SILENCE = int(StepFlag.CLIENT), int(StepFlag.SILENCE)
 
@@ -45,8 +45,10 @@ def test_a_session_that_never_stepped_begins_anew() -> None:
 def test_silence_alone_is_repeated_unless_the_next_worker_feeds_it_anyway() -> None:
     begun = log()
     begun.records.append((-1, 0, SILENCE, 3, b"\0\0"))
-    assert begun.resume(has_prefix=True) is None
     assert begun.resume(has_prefix=False) is not None
+    assert begun.resume(has_prefix=True) is None
+    # What another life had stepped is none of the new one's.
+    assert begun.resume(has_prefix=False) is None
 
 
 def test_the_last_steps_and_their_audio_are_kept() -> None:
@@ -60,12 +62,16 @@ def test_the_last_steps_and_their_audio_are_kept() -> None:
     assert kept.codes.tolist() == [[2], [3], [4]]
     assert kept.pcm[:, 0].tolist() == [2.0, 3.0, 4.0]
     assert kept.times.tolist() == [frame * FRAME_SAMPLES for frame in (2, 3, 4, 5)]
-    assert (kept.steps, kept.silence) == (5, 0)
+    assert (kept.steps, kept.silence, kept.is_whole) == (5, 0, False)
 
 
 def test_no_more_is_kept_than_a_model_looks_back_and_no_less_than_it_speaks_late() -> None:
-    assert log(n_frames=50, context=9).records.maxlen == 10
-    assert log(n_frames=0, delay=6).records.maxlen == 12
+    for made, n_passed_on in ((log(n_frames=50, context=9), 10), (log(n_frames=0, delay=6), 12)):
+        for frame in range(100):
+            step(made, frame)
+        kept = made.resume(has_prefix=False)
+        assert kept is not None
+        assert (len(kept.text), kept.is_whole) == (n_passed_on, False)
 
 
 def test_audio_that_was_not_stepped_comes_back_whatever_pieces_it_was_sent_in() -> None:
@@ -160,7 +166,7 @@ def test_silence_counts_for_the_flush_that_is_not_answered() -> None:
     step(begun, 0)
     for _ in range(2):
         step(begun, 0, SILENCE)
-    begun.answered(EventKind.FLUSHED)
+    begun.told(StepEvent(SessionId(1), Epoch(1), EventKind.FLUSHED))
     step(begun, 0, SILENCE)
     kept = begun.resume(has_prefix=False)
     assert kept is not None
@@ -173,7 +179,50 @@ def test_a_reset_forgets_the_steps_and_keeps_the_time() -> None:
     step(begun, 0)
     step(begun, 1)
     step(begun, 1, SILENCE)
-    begun.answered(EventKind.RESET_DONE)
+    begun.told(StepEvent(SessionId(1), Epoch(1), EventKind.RESET_DONE))
     kept = begun.resume(has_prefix=False)
     assert kept is not None
     assert (len(kept.text), kept.times.tolist(), kept.steps) == (0, [2920], 2)
+
+
+def test_a_word_without_its_end_is_told_however_old_it_is() -> None:
+    begun = log(n_frames=2)
+    begun.told(StepEvent(SessionId(1), Epoch(1), EventKind.WORD, time_s=0.5, text="long"))
+    for frame in range(9):
+        step(begun, frame)
+    kept = begun.resume(has_prefix=False)
+    assert kept is not None
+    assert (kept.is_word_open, kept.last_end_s) == (True, 0.0)
+    begun.told(StepEvent(SessionId(1), Epoch(1), EventKind.END_WORD, time_s=0.75))
+    kept = begun.resume(has_prefix=False)
+    assert kept is not None
+    assert (kept.is_word_open, kept.last_end_s) == (False, 0.75)
+
+
+def test_who_has_audio_keeps_it_when_others_have_used_up_the_rest() -> None:
+    budget = ByteBudget(8 * FRAME_BYTES)
+    first, late = log(budget=budget), log(budget=budget)
+    for frame in range(6):
+        first.keep([pcm(frame)], n_frames=1, n_unacknowledged=1)
+        step(first, frame)
+    for frame in range(6):
+        late.keep([pcm(frame)], n_frames=1, n_unacknowledged=1)
+        step(late, frame)
+        first.keep([pcm(frame)], n_frames=1, n_unacknowledged=1)
+        step(first, 6 + frame)
+    kept = [one.resume(has_prefix=False) for one in (first, late)]
+    assert [len(one.pcm) for one in kept if one is not None] == [4, 3]
+    assert budget.used_bytes <= 9 * FRAME_BYTES
+
+
+def test_padding_before_resets_is_remembered_as_a_sum() -> None:
+    begun = log()
+    for frame in range(200):
+        begun.pad(frame + 1, 20)
+        step(begun, frame)
+        step(begun, frame, SILENCE)
+        begun.told(StepEvent(SessionId(1), Epoch(1), EventKind.RESET_DONE))
+    assert len(begun._pads) == 1
+    kept = begun.resume(has_prefix=False)
+    assert kept is not None
+    assert kept.times.tolist() == [200 * 1900]

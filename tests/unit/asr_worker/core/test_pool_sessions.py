@@ -123,6 +123,9 @@ def test_a_log_that_the_model_could_not_step_is_rejected(worker: Fixture, change
         pcm=np.zeros((0, 1920), np.float32),
         steps=1,
         silence=0,
+        is_whole=True,
+        is_word_open=False,
+        last_end_s=0.0,
     )
     message = Open(
         session=SessionId(1),
