@@ -53,6 +53,23 @@ async def holder(gateway: Any, workers: Sequence[Any]) -> Any:
     return workers[used.index(max(used))]
 
 
+async def test_silence_that_is_fed_first_is_fed_by_each_worker_until_there_is_audio(rig: Any) -> None:
+    worker = rig.worker("--fake-step-ms", "30")
+    pcm = rig.noise(20)
+    prefix = {"params": {"silence_prefix": "1"}}
+    async with (
+        rig.gateway(worker.endpoint, prefix_frames=12, **LONG) as gateway,
+        gateway.ready_client(**prefix) as client,
+    ):
+        await asyncio.sleep(0.15)
+        worker.kill()
+        await asyncio.to_thread(worker.start)
+        await client.speak(pcm)
+        await client.send("Flush")
+        messages = await client.until("Flushed")
+    assert rig.words_of(messages) == rig.expected_words(pcm, flush=True, prefix_frames=12)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP], ids=["killed", "stopped", "halted"])
 async def test_sessions_go_on_elsewhere_when_their_worker_is(rig: Any, how: signal.Signals) -> None:
     # Both have room for all.
@@ -138,6 +155,29 @@ async def test_a_file_goes_on_elsewhere_too(rig: Any, wav_of: Any) -> None:
         assert await moved(gateway, "file") == 1
 
 
+async def test_a_file_stays_on_a_worker_that_drains_while_the_others_have_no_room_for_files(
+    rig: Any, wav_of: Any
+) -> None:
+    # A quarter of four slots: one file each.
+    flags = ("--fake-slots", "4", "--fake-step-ms", "10", "--drain-s", "60")
+    workers = [rig.worker(*flags) for _ in range(2)]
+    pcm = rig.noise(200)
+    request = {"headers": {"kyutai-api-key": rig.KEY}}
+    async with rig.gateway(*[w.endpoint for w in workers], **LONG) as gateway:
+        url = gateway.url + rig.PATH
+        posting = [asyncio.create_task(_post(gateway, url, data=io.BytesIO(wav_of(pcm)), **request)) for _ in range(2)]
+        await rig.eventually(lambda: _are_used(gateway, 2))
+        workers[0].process.send_signal(signal.SIGTERM)
+        for status, messages in await asyncio.gather(*posting):
+            assert status == 200
+            assert rig.words_of(messages) == rig.expected_words(pcm, flush=True)
+        assert await asyncio.to_thread(workers[0].process.wait, 10) == 0
+
+
+async def _are_used(gateway: Any, n_slots: int) -> bool:
+    return bool(await gateway.used_slots() == n_slots)
+
+
 async def _is_used(gateway: Any) -> bool:
     return bool(await gateway.used_slots() == 1)
 
@@ -159,6 +199,8 @@ async def test_with_little_repeated_times_and_counts_are_still_exact(rig: Any) -
     assert [m["step_idx"] for m in messages if m["type"] == "Step"] == list(range(1, N_FRAMES + 1))
     times = [m["start_time"] for m in messages if m["type"] == "Word"]
     assert times == sorted(times)
+    # No end of a word is lost or said twice, though the next worker heard little of what was before.
+    assert [m["type"] for m in messages if m["type"].endswith("Word")] == ["Word", "EndWord"] * len(times)
     # Words are others than they would have been from there on, but as many as there is speech for.
     assert len(times) == pytest.approx(len(rig.expected_words(pcm, flush=True)) / 2, rel=0.2)
 
