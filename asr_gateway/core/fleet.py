@@ -242,11 +242,13 @@ class Fleet:
 
     def _serve(self, module: str, now: float) -> list[FleetAction]:
         actions = self._serve_moving(module, now)
+        # Those that only wait for their turn to move come before everybody new.
+        n_kept = len(self._moving.get(module, ())) if len(actions) == MOVES_AT_ONCE else 0
         for worker in self._workers.draining(module):
             actions.extend(self._leave(worker, now))
         for kind in SessionKind:  # live before files
             queue = self._queues.get((module, kind))
-            while queue:
+            while queue and self._workers.n_free(module) > n_kept:
                 chosen = self._workers.choose(module, kind)
                 if chosen is None:
                     break

@@ -141,6 +141,10 @@ class Workers(dict[WorkerId, Worker]):
         pair = candidates if len(candidates) == 1 else self._random.sample(candidates, 2)
         return max(pair, key=lambda name: self[name].free)
 
+    def n_free(self, module: str) -> int:
+        """Return how many slots those of a module have, as far as this gateway knows."""
+        return sum(max(0, w.free) for w in self.values() if w.facts.module == module and not w.is_draining)
+
     def load_of(self, module: str) -> ModuleLoad:
         """Return how busy those of a module are; those that drain or never said how busy do not count."""
         # By name: one worker may be reached at two addresses, such as IPv4 and IPv6.

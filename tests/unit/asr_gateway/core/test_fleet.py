@@ -558,6 +558,15 @@ def test_hundreds_of_sessions_move_some_at_a_time() -> None:
     assert [len(some) for some in opened] == [16, 16, 8, 0]
 
 
+def test_nobody_new_gets_the_slots_of_those_that_wait_for_their_turn_to_move() -> None:
+    pair = fleet(a=40)
+    held(pair, *range(20))
+    pair.welcomed(B, facts("wk:b", n_sessions=20), 0.0)
+    assert len(pair.lost(A, 0.1)) == 20 + 16
+    assert request(pair, 99, now=0.1) == [f"open {n} on b" for n in range(16, 20)]
+    assert shown(pair.expire(0.3)) == ["refuse 99: no_free_slot"]
+
+
 def test_a_worker_that_was_only_out_of_reach_did_not_die() -> None:
     lone = fleet(a=4)
     held(lone, 1)
