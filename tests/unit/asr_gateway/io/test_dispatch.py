@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 
 from asr_gateway.core.modules import ServedModule
 from asr_gateway.core.outbound import Outbound
@@ -12,6 +13,7 @@ from asr_gateway.core.session import Session
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
+from shared.flavour import is_compiled
 from shared.messages import (
     Close,
     EventKind,
@@ -25,6 +27,8 @@ from shared.messages import (
     Welcome,
 )
 from shared.units import FRAME_SAMPLES, Epoch, SessionId, SlotIndex
+
+pytestmark = pytest.mark.skipif(is_compiled(), reason="machine code takes none but real links")
 
 
 class Link:
