@@ -24,6 +24,7 @@ from asr_gateway.metrics import CAUSES
 from bench.clients import Load, Session, run_clients
 from bench.processes import PATH, Service, service
 from bench.report import Report, median, quantile
+from shared.units import FRAME_RATE
 
 LIMIT = (
     "a closed connection is noticed at once, a halted worker when its deadline has passed; then one step for each frame"
@@ -101,7 +102,7 @@ def series(url: str, name: str) -> float:
 
 
 def _missing(session: Session, seconds: float) -> int:
-    return max(0, round(seconds * 12.5) - len(session.lags_s))
+    return max(0, round(seconds * FRAME_RATE) - len(session.lags_s))
 
 
 if __name__ == "__main__":

@@ -314,9 +314,17 @@ class Evict:
     session: SessionId
     epoch: Epoch
     code: str
-    """Code of an AsrError, or ``gap`` (frames are missing), ``hello`` (the gateway began anew), ``gateway_timeout``
-    (the gateway was silent or out of reach) or ``unknown_session``."""
+    """Code of an AsrError, or one of the EVICT_ constants."""
     reason: str
+
+
+EVICT_GAP: Final = "gap"
+"""Frames are missing."""
+EVICT_HELLO: Final = "hello"
+"""The gateway began anew."""
+EVICT_GATEWAY_TIMEOUT: Final = "gateway_timeout"
+"""The gateway was silent, or out of reach."""
+EVICT_UNKNOWN_SESSION: Final = "unknown_session"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,9 @@ from shared.config import GatewayConfig
 from shared.errors import AsrError, BadAudioError, LinkError, NoFreeSlotError, RestartingError, WorkerLostError
 from shared.log_events import SESSION_MOVED, WORKER_JOINED, WORKER_LOST, WORKER_REFUSED
 from shared.messages import (
+    EVICT_GATEWAY_TIMEOUT,
+    EVICT_HELLO,
+    EVICT_UNKNOWN_SESSION,
     Close,
     Closed,
     Evict,
@@ -68,7 +71,7 @@ from shared.units import SessionId
 PULSE_S: Final = 0.05
 """How often waits and workers are looked at."""
 
-_NOBODYS_FAULTS: Final = (RestartingError.code, "gateway_timeout", "hello", "unknown_session")
+_NOBODYS_FAULTS: Final = (RestartingError.code, EVICT_GATEWAY_TIMEOUT, EVICT_HELLO, EVICT_UNKNOWN_SESSION)
 """Why a worker may give a session up though neither did anything wrong; of others the session may be the cause."""
 
 _OWN_FAULTS: Final = (BadAudioError.code, LinkError.code)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_worker.core.model import NO_TOKEN, ModelFacts, StepPlan, StepResult
+from asr_worker.core.model import NO_CODE, NO_TOKEN, ModelFacts, StepPlan, StepResult
 from asr_worker.core.pcm import PcmRings
 from asr_worker.core.replay import Replay
 from asr_worker.core.rows import Rows
@@ -59,7 +59,7 @@ class Batch:
         self._is_silence = np.zeros(0, np.bool_)
         self._is_replay = np.zeros(0, np.bool_)
         self._no_text = np.full(facts.n_slots, NO_TOKEN, np.int64)
-        self._no_codes = np.full((facts.n_slots, facts.n_codebooks), NO_TOKEN, np.int64)
+        self._no_codes = np.full((facts.n_slots, facts.n_codebooks), NO_CODE, np.int64)
         self._went_on: list[int] = []
         self._oldest_s: float | None = None
 

@@ -14,13 +14,11 @@ from asr_worker.core.gateways import UNKNOWN, Gateway
 from asr_worker.core.pcm import PcmRings, rank_among_equals
 from asr_worker.core.rows import Rows
 from shared.errors import BadAudioError, LinkError
-from shared.messages import AudioBlock
+from shared.messages import EVICT_GAP, AudioBlock
 from shared.units import FRAME_SAMPLES, Epoch, SessionId, SlotIndex
 
 MAX_RMS: Final = 1e6
 """Of one frame: such numbers are no audio. Gateways clip at 10, so whoever sends them is broken, or none of ours."""
-
-CODE_GAP: Final = "gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def take_audio(*, gateway: Gateway, block: AudioBlock, rows: Rows, rings: PcmRin
     slots, frames, pcm = _keep(block.epochs == epochs, slots, block.frames, block.pcm)
     ranks = rank_among_equals(slots)
     broken = {
-        CODE_GAP: frames != rows.next_frame[slots] + ranks,
+        EVICT_GAP: frames != rows.next_frame[slots] + ranks,
         LinkError.code: rows.unacknowledged[slots] + ranks >= rings.window,
         BadAudioError.code: _is_no_audio(pcm),
     }
@@ -89,10 +87,8 @@ def _is_no_audio(pcm: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _reason(code: str, next_frame: int, window: int) -> str:
-    match code:
-        case "gap":
-            return f"frame {next_frame} was to come next"
-        case BadAudioError.code:
-            return f"samples must be numbers, of at most {MAX_RMS:g} (RMS) in a frame"
-        case _:
-            return f"more frames than the window of {window}"
+    if code == EVICT_GAP:
+        return f"frame {next_frame} was to come next"
+    if code == BadAudioError.code:
+        return f"samples must be numbers, of at most {MAX_RMS:g} (RMS) in a frame"
+    return f"more frames than the window of {window}"

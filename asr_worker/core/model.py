@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 NO_TOKEN = -1
 """In ``StepPlan.text``: let the model use its own last token."""
 
+NO_CODE = -1
+"""In ``StepPlan.codes``: encode the frame."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:

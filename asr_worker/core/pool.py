@@ -10,7 +10,6 @@ meanwhile get nothing of it. Everything that goes out is a pair of a gateway's r
 """
 
 from collections.abc import Callable
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +24,7 @@ from asr_worker.core.model import ModelFacts, StepPlan, StepResult
 from asr_worker.core.results import Results
 from asr_worker.core.sessions import Outgoing, Sessions
 from shared.config import WorkerConfig
-from shared.messages import REJECT_HELLO, Hello, Load, Open, StepBlock, ToWorker
-
-CODE_GATEWAY_TIMEOUT: Final = "gateway_timeout"
-CODE_HELLO: Final = "hello"
+from shared.messages import EVICT_GATEWAY_TIMEOUT, EVICT_HELLO, REJECT_HELLO, Hello, Load, Open, StepBlock, ToWorker
 
 
 class Pool:
@@ -161,7 +157,7 @@ class Pool:
         return [out for gateway in self._gateways for out in self._sessions.evict_all_of(gateway, code, reason)]
 
     def _give_up(self, gateway: Gateway, reason: str) -> list[Outgoing]:
-        evicted = self._sessions.evict_all_of(gateway, CODE_GATEWAY_TIMEOUT, reason)
+        evicted = self._sessions.evict_all_of(gateway, EVICT_GATEWAY_TIMEOUT, reason)
         self._gateways.leave(gateway)
         return evicted
 
@@ -184,7 +180,7 @@ class Pool:
         gateway = self._gateways.get(routing_id)
         # Hellos stop with the first Welcome, and one connection keeps the order: a Hello behind an Open means that
         # the gateway had given this worker up and has begun anew. Its sessions have ended there.
-        evicted = self._sessions.evict_all_of(gateway, CODE_HELLO, "the gateway began anew") if gateway else []
+        evicted = self._sessions.evict_all_of(gateway, EVICT_HELLO, "the gateway began anew") if gateway else []
         return evicted + self._welcome(routing_id, now)
 
     def _stranger(self, routing_id: bytes, message: ToWorker, now: float) -> list[Outgoing]:

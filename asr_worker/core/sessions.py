@@ -5,7 +5,7 @@ there, is the pool's business.
 """
 
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from asr_worker.core.admission import Admission
 from asr_worker.core.gateways import Gateway, OnceInAWhile
@@ -15,6 +15,7 @@ from asr_worker.core.model import ModelFacts
 from asr_worker.core.replay import is_fit
 from shared.errors import LinkError
 from shared.messages import (
+    EVICT_UNKNOWN_SESSION,
     REJECT_DRAINING,
     REJECT_FULL,
     REJECT_RESUME,
@@ -38,8 +39,6 @@ from shared.units import Epoch, SessionId, SlotIndex
 
 Outgoing: TypeAlias = tuple[bytes, ToGateway]
 """A gateway's routing id, and what it is told."""
-
-CODE_UNKNOWN_SESSION: Final = "unknown_session"
 
 
 class Sessions:
@@ -146,7 +145,7 @@ class Sessions:
     def _unknown(self, gateway: Gateway, routes: Iterable[tuple[SessionId, Epoch]], now: float) -> list[Outgoing]:
         reason = "the worker holds no such session"
         return [
-            (gateway.routing_id, Evict(session=session, epoch=epoch, code=CODE_UNKNOWN_SESSION, reason=reason))
+            (gateway.routing_id, Evict(session=session, epoch=epoch, code=EVICT_UNKNOWN_SESSION, reason=reason))
             for session, epoch in routes
             if self._unknown_told.allows((gateway.number, session, epoch), now)
         ]
