@@ -141,7 +141,7 @@ class Dispatch:
         )
         stream = Stream(session=session, listener=listener)
         self._streams[session.id] = stream
-        self._perform(self._fleet.request(session.id, module, kind, self._now()))
+        self._perform(self._fleet.opened(session.id, module, kind, self._now()))
         return stream
 
     def check_not_draining(self, kind: SessionKind) -> None:

@@ -391,7 +391,7 @@ class CoresInMemory(RuleBasedStateMachine):
             replay=ReplayLog(ReplayBounds.of(20.0, self.replay_budget)),
         )
         self.clients[session.id] = Client(session)
-        self.perform(self.fleet.request(session.id, "asr", SessionKind.LIVE, self.now))
+        self.perform(self.fleet.opened(session.id, "asr", SessionKind.LIVE, self.now))
 
     @precondition(lambda self: self.clients)
     @rule(data=st.data(), n_samples=st.sampled_from([1, 500, 1_920, 2_000, 9_600, 40_000]), loud=st.booleans())

@@ -52,7 +52,7 @@ def fleet(config: GatewayConfig | None = None, **workers: int) -> Fleet:
 
 
 def request(of: Fleet, session: int, *, now: float = 0.0, kind: SessionKind = LIVE, module: str = "asr") -> list[str]:
-    return shown(of.request(SessionId(session), module, kind, now))
+    return shown(of.opened(SessionId(session), module, kind, now))
 
 
 def shown(actions: list[FleetAction]) -> list[str]:
