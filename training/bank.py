@@ -99,21 +99,31 @@ class PhraseSource:
                 return Phrase(words=spoken, language=rng.choice(self._languages))
 
     def foreign(self, rng: random.Random) -> str:
-        """Draw a word that is not of the vocabulary and does not sound like one."""
+        """Draw a word that is not of the vocabulary and does not sound like one, three times in four a real one."""
+        if self._alike_share and rng.random() < self._alike_share:
+            is_real = rng.random() < 0.5  # noqa: PLR2004
+            return rng.choice(rng.choice(self._alikes)) if is_real else self.almost_known(rng)
+        draw = rng.random()
+        if draw < 0.75:  # noqa: PLR2004 shares of the three kinds of foreign words
+            return self.real(rng)
+        return self.almost_known(rng) if draw < 0.93 else self.nonsense(rng)  # noqa: PLR2004
+
+    def real(self, rng: random.Random) -> str:
+        """Draw a foreign word that people use, two times in five an everyday one."""
+        return rng.choice(self._everyday if rng.random() < 0.4 else self._listed)  # noqa: PLR2004
+
+    def almost_known(self, rng: random.Random) -> str:
+        """Draw a made-up word that differs from one of the vocabulary in one sound."""
+        return self._made_up(lambda: words.near_neighbour(rng))
+
+    def nonsense(self, rng: random.Random) -> str:
+        """Draw a made-up word."""
+        return self._made_up(lambda: words.nonsense(rng))
+
+    def _made_up(self, make: Callable[[], str]) -> str:
         while True:
-            if self._alike_share and rng.random() < self._alike_share:
-                if rng.random() < 0.5:  # noqa: PLR2004
-                    return rng.choice(rng.choice(self._alikes))
-                word = words.near_neighbour(rng)
-            else:
-                draw = rng.random()
-                if draw < 0.45:  # noqa: PLR2004 shares of the four kinds of foreign words
-                    return rng.choice(self._listed)
-                if draw < 0.75 and self._everyday:  # noqa: PLR2004
-                    return rng.choice(self._everyday)
-                word = words.near_neighbour(rng) if draw < 0.93 else words.nonsense(rng)  # noqa: PLR2004
-            is_kept_for_exam = words.is_held_out(word) and not self._held_out
-            if self._phonemes(word) not in self._known and not is_kept_for_exam:
+            word = make()
+            if words.is_held_out(word) == self._held_out and self._phonemes(word) not in self._known:
                 return word
 
 

@@ -129,6 +129,12 @@ def _foreign(studio: Studio, n: int) -> Iterator[TestSet]:
         ("Spanish and French, recorded women", prompts.speaker(), prompts.foreign_language),
     ):
         yield TestSet(name=name, group="foreign words", recordings=studio.record(n, speaker, texts))
+    for name, speaker, texts in (
+        ("one sound from a known word, flite kal16", studio.flite("kal16"), studio.almost_known),
+        ("one sound from a known word, espeak-ng held out", studio.espeak(held_out=True), studio.almost_known),
+        ("nonsense, espeak-ng held out", studio.espeak(held_out=True), studio.nonsense),
+    ):
+        yield TestSet(name=name, group="made-up words", recordings=studio.record(n, speaker, texts))
 
 
 def _noises(studio: Studio) -> Iterator[TestSet]:

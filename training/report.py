@@ -113,12 +113,12 @@ def _label(sets: Sequence[tuple[str, str, Figures | None]], index: int) -> str:
 
 
 def main_line(results: Sequence[Result]) -> str:
-    """Return one JSON line with the rates that matter most, for whoever keeps results."""
+    """Return one JSON line with the rates that matter most, for whoever keeps results: of errors, or of false words."""
     rates: Mapping[str, Mapping[str, float]] = {
         result.name: {
-            f"{group}: {name}": round(one.errors.rate, 4)
+            f"{group}: {name}": round(one.errors.rate if one.errors.n_words else one.n_false / one.n_foreign, 4)
             for group, name, one in result.sets
-            if one and one.errors.n_words
+            if one and (one.errors.n_words or one.n_foreign)
         }
         for result in results
     }

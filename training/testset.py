@@ -69,6 +69,10 @@ def spoken_by(speaker: Speaker, rng: random.Random, texts: Callable[[random.Rand
     raise SynthesisError(message)
 
 
+def _phrase(rng: random.Random, word: Callable[[random.Random], str]) -> Phrase:
+    return Phrase(words=tuple(word(rng) for _ in range(rng.randint(1, 7))))
+
+
 class Voices:
     """The synthesisers that are libraries, loaded. espeak-ng keeps one callback for the process: have one of these."""
 
@@ -97,8 +101,16 @@ class Studio:
         return Phrase(words=tuple(rng.choices(self._vocabulary, k=rng.randint(1, 6))))
 
     def foreign(self, rng: random.Random) -> Phrase:
-        """Draw an English phrase without a vocabulary word."""
-        return self._source.draw(rng, (0, 0, 1, 0))
+        """Draw an English phrase without a vocabulary word, of real words."""
+        return _phrase(rng, self._source.real)
+
+    def almost_known(self, rng: random.Random) -> Phrase:
+        """Draw a phrase of made-up words that differ from vocabulary words in one sound."""
+        return _phrase(rng, self._source.almost_known)
+
+    def nonsense(self, rng: random.Random) -> Phrase:
+        """Draw a phrase of made-up words."""
+        return _phrase(rng, self._source.nonsense)
 
     def other_language(self, rng: random.Random) -> Phrase:
         """Draw a phrase in a language that no training heard."""
