@@ -39,6 +39,7 @@ COMPILED = (
     "asr_gateway.io.worker_link",
     "shared.columns",
     "shared.wire",
+    "shared.wire_fields",
 )
 
 

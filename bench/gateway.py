@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=256)
     parser.add_argument("--at-once", type=int, default=64, help="messages that wait whenever the server's loop turns")
-    parser.add_argument("--frames", type=int, default=10, help="of each session, in each turn of a server")
+    parser.add_argument(
+        "--frames", type=int, default=40, help="of each session, in each turn; words come from the seventh on"
+    )
     parser.add_argument("--packings", nargs="+", choices=PACKINGS, default=list(PACKINGS))
     parser.add_argument("--rounds", type=int, default=7, help="turns of each server; the medians count")
     parser.add_argument("--one-core", action="store_true", help="everything on core 1")

@@ -253,9 +253,12 @@ class EventKind(IntEnum):
     RESET_DONE = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepEvent:
-    """Something that a session's step brought about, in the order in which its client must see it."""
+    """Something that a session's step brought about, in the order in which its client must see it.
+
+    Nobody changes one; it is not frozen because every word makes two, and frozen ones take three times as long to make.
+    """
 
     session: SessionId
     epoch: Epoch

@@ -239,6 +239,8 @@ _FLOAT64: Final = struct.Struct(">Bd")
 _UINT32: Final = struct.Struct(">BI")
 _UINT64: Final = struct.Struct(">BQ")
 _SHORT_UNSIGNED: Final = tuple(bytes((n,) if n < 1 << 7 else (0xCC, n)) for n in range(1 << 8))
+_SHORT_TEXT: Final = tuple(bytes((0xA0 + n_bytes,)) for n_bytes in range(1 << 5))
+"""How texts begin, by their length in bytes."""
 _FLOAT32_ROW: Final = _TABLES[_FLOAT32_PREFIX]
 
 
@@ -279,7 +281,7 @@ def event(event: StepEvent) -> bytes:
     """Encode a word, the end of a word, or the answer to a marker, flush or reset."""
     match event.kind:
         case EventKind.WORD:
-            return b"".join((_WORD, msgpack.packb(event.text), _START_TIME, _FLOAT64.pack(0xCB, event.time_s)))
+            return b"".join((_WORD, _text(event.text), _START_TIME, _FLOAT64.pack(0xCB, event.time_s)))
         case EventKind.END_WORD:
             return _END_WORD + _FLOAT64.pack(0xCB, event.time_s)
         case EventKind.MARKER:
@@ -308,6 +310,12 @@ def fields(event: StepEvent) -> dict[str, Any]:
 def error(error: AsrError) -> bytes:
     """Encode why the session ends: ``message`` for people and moshi-server's clients, ``code`` for programs."""
     return bytes(msgpack.packb({"type": "Error", "message": str(error), "code": error.code}))
+
+
+def _text(text: str) -> bytes:
+    """Return the MessagePack form of a text, short ones without a call of the library."""
+    encoded = text.encode()
+    return _SHORT_TEXT[len(encoded)] + encoded if len(encoded) < len(_SHORT_TEXT) else bytes(msgpack.packb(text))
 
 
 def _unsigned(value: int) -> bytes:
