@@ -225,12 +225,13 @@ class Fleet:
 
     def _serve_moving(self, module: str, now: float) -> list[FleetAction]:
         actions: list[FleetAction] = []
-        hopeless: set[tuple[str, SessionKind]] = set()
+        hopeless: set[tuple[SessionKind, str]] = set()
         for placement in self._queues.moving(module):
-            model = placement.fingerprint, placement.kind
+            model = placement.kind, placement.fingerprint
             if model in hopeless:
                 continue
-            worker = self._workers.choose(module, placement.kind, placement.fingerprint)
+            # One that gave it up for a fault of its own may be there still.
+            worker = self._workers.choose(module, *model, avoid=placement.lost_workers)
             if worker is None:
                 hopeless.add(model)
                 continue

@@ -46,6 +46,11 @@ class Placement:
         """A worker was lost under it that had not said that it would go."""
         self.deaths = (*(death for death in self.deaths if death[1] > now - DEATHS_WITHIN_S), (worker, now))
 
+    @property
+    def lost_workers(self) -> list[str]:
+        """Those that may have died of it, or given it up for a fault."""
+        return [worker for worker, _ in self.deaths]
+
     def lives(self, worker: str) -> None:
         """The worker was only out of reach for a while."""
         self.deaths = tuple(death for death in self.deaths if death[0] != worker)

@@ -4,6 +4,7 @@ A worker counts as alive while its own loop says so in time (``Load``); what it 
 half of them make it dead.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -133,9 +134,16 @@ class Workers(dict[WorkerId, Worker]):
         """Return the workers of a module that will go."""
         return [name for name, worker in self.items() if worker.is_draining and worker.facts.module == module]
 
-    def choose(self, module: str, kind: SessionKind, fingerprint: str = "") -> WorkerId | None:
-        """Return the better of two random workers that may be asked, None if none may."""
+    def choose(
+        self, module: str, kind: SessionKind, fingerprint: str = "", *, avoid: Collection[str] = ()
+    ) -> WorkerId | None:
+        """Return the better of two random workers that may be asked, None if none may.
+
+        Those with a name that is in ``avoid`` are asked if there are no others.
+        """
         candidates = [name for name, worker in self.items() if worker.may_take(module, kind, fingerprint)]
+        if avoid:
+            candidates = [name for name in candidates if self[name].facts.worker not in avoid] or candidates
         if not candidates:
             return None
         pair = candidates if len(candidates) == 1 else self._random.sample(candidates, 2)

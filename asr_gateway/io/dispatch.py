@@ -184,7 +184,10 @@ class Dispatch:
         else:
             self._metrics.session_closed(session.kind.name.lower(), code=code, n_steps=session.frames_stepped)
         close = session.close()
-        if close is not None and stream.link is not None and stream.link.is_welcome:
+        if stream.link is None:
+            return
+        stream.link.forget(session)
+        if close is not None and stream.link.is_welcome:
             stream.link.send(close)
 
     def drain(self) -> None:
@@ -331,6 +334,9 @@ class Dispatch:
     def _open_slot(self, stream: Stream, link: WorkerLink) -> None:
         if stream.session.state is SessionState.CLOSED:
             return
+        if stream.link is not None:
+            # It was asked before and did not answer. What waits for its socket must not be this session's frames.
+            stream.link.forget(stream.session)
         stream.link, stream.worker = link, link.worker
         link.send(stream.session.opening())
 
@@ -350,5 +356,9 @@ class Dispatch:
         session.lose()
 
     def _end(self, stream: Stream, error: AsrError) -> None:
+        if stream.session.state is SessionState.CLOSED:
+            # The last word of a file is out, and nothing can go wrong with it any more.
+            self._fleet.released(stream.session.id)
+            return
         self.close(stream, code=error.code)
         stream.listener.ended(error)

@@ -509,6 +509,19 @@ def test_sessions_that_are_given_up_move_and_a_restart_is_no_death() -> None:
     assert shown(pair.evicted(SessionId(7), is_restart=True, is_fault=False, now=4.0)) == []
 
 
+def test_a_session_given_up_for_a_fault_is_asked_of_another_worker_if_there_is_one() -> None:
+    pair = fleet(a=4)
+    held(pair, 1)
+    pair.welcomed(B, facts("wk:b", n_sessions=1), 0.0)
+    # A has far more room, and is the one where it went wrong; so has its other address.
+    pair.welcomed(C, facts("wk:a"), 0.0)
+    assert shown(pair.evicted(SessionId(1), is_restart=False, is_fault=True, now=1.0)) == ["move 1", "open 1 on b"]
+
+    lone = fleet(a=4)
+    held(lone, 1)
+    assert shown(lone.evicted(SessionId(1), is_restart=False, is_fault=True, now=1.0)) == ["move 1", "open 1 on a"]
+
+
 def test_sessions_leave_a_worker_that_drains_for_slots_that_others_keep_for_them() -> None:
     pair = fleet(a=4)
     held(pair, 1, 2)

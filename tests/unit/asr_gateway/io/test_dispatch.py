@@ -13,14 +13,17 @@ from asr_gateway.core.session import Session
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
+from shared.errors import LinkError, RestartingError
 from shared.flavour import is_compiled
 from shared.messages import (
+    REJECT_FULL,
     Close,
     EventKind,
     Evict,
     Load,
     Open,
     Ready,
+    Reject,
     StepBlock,
     StepEvent,
     StepFlag,
@@ -39,6 +42,7 @@ class Link:
         self.worker = ""
         self.is_welcome = False
         self.sent: list[Any] = []
+        self.forgotten: list[SessionId] = []
 
     def welcome(self) -> bool:
         self.is_welcome = True
@@ -51,7 +55,7 @@ class Link:
         session.take(Outbound(100))
 
     def forget(self, session: Session) -> None:
-        pass
+        self.forgotten.append(session.id)
 
     def opened(self) -> list[int]:
         """The epochs of the Opens that were sent."""
@@ -149,6 +153,31 @@ async def test_a_file_whose_last_word_is_out_needs_no_other_worker() -> None:
         assert house.dispatch.n_sessions == 0
         # A slot that was kept for it is given back.
         assert house.b.opened() == house.b.closed() == ([2] if is_drained else [])
+
+
+async def test_a_file_whose_last_word_is_out_is_not_failed_by_what_comes_in_the_same_turn() -> None:
+    house = House()
+    file, session = await house.begin_file()
+    house.step(house.a, session, StepFlag.CLIENT)
+    house.step(house.a, session, StepFlag.SILENCE, StepEvent(session, Epoch(1), EventKind.FLUSHED))
+    house.hear(house.a, Evict(session=session, epoch=Epoch(1), code=LinkError.code, reason="it lost count"))
+    house.dispatch.end_all(RestartingError("the gateway has drained for long enough"))
+    assert await asyncio.wait_for(file, 5) == "done"
+    assert house.dispatch.n_sessions == 0
+
+
+async def test_a_link_whose_worker_has_no_slot_forgets_the_session_that_another_is_asked_for() -> None:
+    house = House()
+    file = asyncio.create_task(house.file())
+    await asyncio.sleep(0)
+    house.join(house.b)
+    session: SessionId = house.a.sent[0].session
+    house.hear(house.a, Reject(session=session, epoch=Epoch(1), reason=REJECT_FULL, free=0))
+    # Its frames are B's: a socket of A that takes messages again later must not be given them.
+    assert (house.a.forgotten, house.b.opened()) == ([session], [2])
+    file.cancel()
+    await asyncio.wait({file})
+    assert house.b.forgotten == [session]
 
 
 async def test_a_session_leaves_a_worker_that_drains_when_another_keeps_a_slot_and_not_before() -> None:
