@@ -39,7 +39,7 @@ _BUILD_FACTS: Final = {
     "git_hash": "ASR_GIT_HASH",
     "git_describe": "ASR_GIT_DESCRIBE",
 }
-"""Fields of moshi-server's answer and the environment variables that an image's build sets for them."""
+"""Fields of moshi-server's answer, and the environment variables that whoever builds an image may set for them."""
 _SAFE_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
