@@ -27,8 +27,10 @@ STATED_RATE = 0.05
 """Of espeak-ng's trained voices, clean, as the model card says."""
 STATED_FLITE_RATE = 0.03
 """Of flite's trained speakers: more than the worst of the three on the card."""
-STATED_FALSE_SHARE = 0.20
-"""Words heard for each foreign one: more than the worst synthetic set behind the card's 6 for 100."""
+STATED_FALSE_SHARE = 0.11
+"""Words heard for each foreign one, of synthetic ones that exist: the worst set that the card names, which is this."""
+STATED_ALMOST_SHARE = 0.23
+"""The same of made-up ones that differ from a known word in one sound."""
 
 MOST_IN_BABBLE = 1
 """False words in a minute of people talking at once: none in three minutes, and one for another machine's rounding."""
@@ -79,16 +81,19 @@ def test_flites_speakers_foreign_words_and_noise_stay_within_what_the_card_state
     studio = Studio(2027, Voices(), PROTOTYPE_WORDS)
     known = [one for name in ("awb", "rms", "slt") for one in studio.record(10, studio.flite(name), studio.known)]
     foreign = list(studio.record(24, studio.flite("rms"), studio.foreign))
+    almost = list(studio.record(24, studio.flite("rms"), studio.almost_known))
     noise = [Recording(pcm=0.05 * studio.noises(kind, 60.0), words=()) for kind in ("babble", "music", "clicks", "hum")]
-    answers = asyncio.run(transcribed(DEMO / "demo.toml", [*known, *foreign, *noise]))
+    answers = asyncio.run(transcribed(DEMO / "demo.toml", [*known, *foreign, *almost, *noise]))
     spoken = figures(known, answers[:30])
     assert spoken.errors.rate <= STATED_FLITE_RATE + margin_of(STATED_FLITE_RATE, spoken.errors.n_words)
-    unknown = figures(foreign, answers[30:54])
-    assert unknown.n_false <= unknown.n_foreign * (
-        STATED_FALSE_SHARE + margin_of(STATED_FALSE_SHARE, unknown.n_foreign)
-    )
-    assert figures(noise[:1], answers[54:55]).n_false <= MOST_IN_BABBLE
-    assert figures(noise[1:], answers[55:]).n_false == 0
+    for recordings, heard, stated in (
+        (foreign, answers[30:54], STATED_FALSE_SHARE),
+        (almost, answers[54:78], STATED_ALMOST_SHARE),
+    ):
+        unknown = figures(recordings, heard)
+        assert unknown.n_false <= unknown.n_foreign * (stated + margin_of(stated, unknown.n_foreign))
+    assert figures(noise[:1], answers[78:79]).n_false <= MOST_IN_BABBLE
+    assert figures(noise[1:], answers[79:]).n_false == 0
 
 
 def margin_of(share: float, n: int) -> float:
