@@ -81,7 +81,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 		sudo=""
 		test "$$(id -u)" = 0 || sudo="sudo -n"
 		echo "Installing system packages:$$wanted"
-		if ! command -v apt-get >/dev/null || ! { $$sudo apt-get update -qq; $$sudo apt-get install -qq -y --no-install-recommends $$wanted; } >/dev/null; then
+		# A fresh machine's own updates hold the lock for a while.
+		if ! command -v apt-get >/dev/null || ! { $$sudo apt-get update -qq; $$sudo apt-get -o DPkg::Lock::Timeout=120 install -qq -y --no-install-recommends $$wanted; } >/dev/null; then
 			echo "These system packages are missing and could not be installed here:$$wanted" >&2
 			echo "Install them (Debian, Ubuntu: sudo apt-get install$$wanted) and call make again." >&2
 			exit 1

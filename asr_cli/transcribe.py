@@ -14,11 +14,11 @@ from typing import Any, Final
 from asr_cli.audio_file import STANDARD_INPUT, AudioFile
 from asr_cli.live_client import Service, transcribe_by_post, transcribe_live
 from asr_cli.output import printing, shown
-from asr_cli.transcript import ABOUT_WORDS, timed_words
 from asr_cli.transcript_output import RENDERERS, SUFFIXES, LiveWords, StatusLine, View
 from asr_cli.usage import UsageError
 from shared.allowed import Kind, Shape
 from shared.settings import TEXT, Option, add_options, chosen
+from shared.transcript import ABOUT_WORDS, timed_words
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_KEY: Final = "public_token"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
 from asr_cli.output import shown
-from asr_cli.subtitles import make_cues, to_srt, to_vtt
-from asr_cli.transcript import TimedWord, plain_text
+from shared.subtitles import make_cues, to_srt, to_vtt
+from shared.transcript import TimedWord, plain_text
 from shared.units import FRAME_RATE
 
 STATUS_COLUMNS: Final = 78

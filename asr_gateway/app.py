@@ -2,6 +2,7 @@
 
     GET  {path}        websocket.py   live                 GET /api/build_info, /api/modules_info
     POST {path}        files.py       whole files          GET /metrics, /healthz, /readyz
+    POST /v1/audio/transcriptions     the same in a form   GET /v1/models
                                                            anything else: files, or the built-in page
 
 Stopping is a drain: not ready any more, no new sessions and files; those that have come may finish until the deadline,
@@ -26,6 +27,7 @@ from asr_gateway.core.keys import KeyRing
 from asr_gateway.dialects import kyutai
 from asr_gateway.io.discovery import Discovery
 from asr_gateway.io.dispatch import Dispatch
+from asr_gateway.io.file_routes import FORM_PATH, MODELS_PATH, BodyRoute, FileRoute, FormRoute
 from asr_gateway.io.files import FileTranscriber
 from asr_gateway.io.http import StaticFiles, error_response, is_websocket
 from asr_gateway.io.listener import BACKLOG, Connection, HeaderDeadline, http_logger
@@ -57,9 +59,7 @@ class Gateway:
             config=self._config, modules=settings.modules, random=SystemRandom(), metrics=self._metrics
         )
         self._discovery = Discovery(settings.sources, self._dispatch.links)
-        self._files = FileTranscriber(
-            dispatch=self._dispatch, dialect=kyutai, config=self._config, keys=keys, metrics=self._metrics
-        )
+        self._files = FileTranscriber(dispatch=self._dispatch, config=self._config, keys=keys, metrics=self._metrics)
         self._routes = {
             module.path: WebSocketRoute(self._live_service(module.name), keys) for module in settings.modules
         }
@@ -148,7 +148,10 @@ class Gateway:
         app = web.Application(middlewares=[_guard(arrived)])
         for module in self._settings.modules:
             app.router.add_get(module.path, self._live(self._routes[module.path]), allow_head=False)
-            app.router.add_post(module.path, self._file(module.name), expect_handler=self._files.expect)
+            self._add_file_route(app, module.path, BodyRoute(module.name, kyutai))
+        forms = FormRoute([module.name for module in self._settings.modules])
+        self._add_file_route(app, FORM_PATH, forms)
+        app.router.add_get(MODELS_PATH, forms.models)
         status = StatusRoutes(
             dispatch=self._dispatch, modules=self._settings.modules, metrics=self._metrics, scrape=self._settings.scrape
         )
@@ -167,11 +170,14 @@ class Gateway:
 
         return handle
 
-    def _file(self, module: str) -> _Handler:
+    def _add_file_route(self, app: web.Application, path: str, route: FileRoute) -> None:
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._files.handle(request, module)
+            return await self._files.handle(request, route)
 
-        return handle
+        async def expect(request: web.Request) -> web.StreamResponse | None:
+            return await self._files.expect(request, route)
+
+        app.router.add_post(path, handle, expect_handler=expect)
 
 
 async def _name_no_library(_: web.Request, response: web.StreamResponse) -> None:

@@ -17,7 +17,17 @@ from shared.units import FRAME_SAMPLES
 CONDITIONER: Final = "delay"
 """The conditioner that moshi-server's speech-to-text asks for; others are never used."""
 
-_RESERVED_ROUTES: Final = frozenset({"/api/build_info", "/api/modules_info", "/metrics", "/healthz", "/readyz"})
+_RESERVED_ROUTES: Final = frozenset(
+    {
+        "/api/build_info",
+        "/api/modules_info",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/v1/audio/transcriptions",
+        "/v1/models",
+    }
+)
 
 
 def gateway_problems(gateway: GatewayConfig) -> list[str]:

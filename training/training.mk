@@ -27,7 +27,7 @@ define install_missing
 		sudo=""
 		test "$$(id -u)" = 0 || sudo="sudo -n"
 		echo "Installing system packages:$$missing"
-		{ $$sudo apt-get update -qq && $$sudo apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null || {
+		{ $$sudo apt-get update -qq && $$sudo apt-get -o DPkg::Lock::Timeout=120 install -qq -y --no-install-recommends $$missing; } >/dev/null || {
 			echo "Install these first: apt-get install$$missing" >&2
 			exit 1
 		}

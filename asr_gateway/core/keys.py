@@ -37,7 +37,7 @@ class KeyRing:
         if self.is_open:
             return NO_KEY
         if not key:
-            message = "a key is needed: send it in the header kyutai-api-key"
+            message = "a key is needed: send it in the header kyutai-api-key, or as Authorization: Bearer KEY"
             raise UnauthorizedError(message)
         digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
         # Every stored key is compared, and hashes instead of keys: the time tells nothing about either.

@@ -1,7 +1,7 @@
-"""``POST {path}``: a whole audio file in, the list of its words out.
+"""A whole audio file in, its words out: ``POST {path}``, and forms as OpenAI has them (``file_routes.py``).
 
-    key, headers ──► body to disk ──► decoder started ──► slot ──────► audio, Flush ──► words ──► JSON
-    401, 415, 503     408, 413           400, 413, 422     503 (turn)      503 (worker lost)
+    key, headers ──► body to disk ──► decoder started ──► slot ──────► audio, Flush ──► words ──► answer
+    401, 415, 503     404, 408, 413      400, 413, 422     503 (turn)      503 (worker lost)
 
 What can be refused without the body is refused before it; a file that is no audio is refused before it waits for a
 slot. A slot is held only while audio flows, and the decoder waits while the worker is busy: neither the file nor its
@@ -15,23 +15,23 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from aiohttp import HttpVersion11, web
 
 from asr_gateway.audio.files import FileDecoder, FileLimits, open_decoder
-from asr_gateway.core.dialect import Dialect
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.io.dispatch import Dispatch
+from asr_gateway.io.file_routes import FileRoute, Heard, Upload
 from asr_gateway.io.file_stream import FileStream
-from asr_gateway.io.http import authenticate, error_response
-from asr_gateway.io.spool import BodyLimits, spooled_body
+from asr_gateway.io.http import authenticate
+from asr_gateway.io.spool import BodyLimits
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
-from shared.errors import AsrError, BadMessageError, ClientGoneError, NoFreeSlotError, UnsupportedEncodingError
+from shared.errors import AsrError, ClientGoneError, NoFreeSlotError, UnsupportedEncodingError
 from shared.log_events import FILE_REFUSED, FILE_TRANSCRIBED, UNEXPECTED_ERROR_CAUGHT
-from shared.messages import EventKind, SessionKind, StepEvent
+from shared.messages import EventKind, SessionKind
 from shared.units import SAMPLE_RATE
 
 MAX_STARTING: Final = 4
@@ -75,17 +75,13 @@ class FileTranscriber:
 
     Args:
         dispatch: where sessions come from.
-        dialect: how answers say what was heard.
         config: limits.
         keys: who may send files.
         metrics: where requests are counted.
     """
 
-    def __init__(
-        self, *, dispatch: Dispatch, dialect: Dialect, config: GatewayConfig, keys: KeyRing, metrics: GatewayMetrics
-    ) -> None:
+    def __init__(self, *, dispatch: Dispatch, config: GatewayConfig, keys: KeyRing, metrics: GatewayMetrics) -> None:
         self._dispatch = dispatch
-        self._dialect = dialect
         self._config = config
         self._keys = keys
         self._metrics = metrics
@@ -110,48 +106,47 @@ class FileTranscriber:
         """Answer every request with an error."""
         self._ended.set_result(error)
 
-    async def expect(self, request: web.Request) -> web.Response | None:
+    async def expect(self, request: web.Request, route: FileRoute) -> web.Response | None:
         """Answer ``Expect: 100-continue``: refuse what can be refused, or ask for the body."""
         try:
-            self._check_headers(request)
+            self._check_headers(request, route)
             self._check_line()
         except AsrError as error:
-            return self._refused(error, _Post())
+            return self._refused(error, route, _Post())
         if request.version >= HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # What was written is no part of the answer.
             request.writer.output_size = 0
         return None
 
-    async def handle(self, request: web.Request, module: str) -> web.Response:
-        """Answer one request for the module called ``module``."""
+    async def handle(self, request: web.Request, route: FileRoute) -> web.Response:
+        """Answer one request of a route."""
         post = _Post()
         try:
-            post.key = self._check_headers(request)
+            post.key = self._check_headers(request, route)
             with ExitStack() as waiting:
                 # Taken before anything is waited for: requests that come together all find the same number waiting.
                 waiting.enter_context(self._in_line())
-                events = await self._unless_ended(request, self._transcribe(request, module, post, waiting))
-            answer = web.json_response([self._dialect.fields(event) for event in events])
+                heard, answer = await self._unless_ended(request, self._transcribe(request, route, post, waiting))
         except AsrError as error:
-            return self._refused(error, post)
+            return self._refused(error, route, post)
         except Exception as error:  # noqa: BLE001 the top of a request: whatever broke, the others live on
             self._log.exception(UNEXPECTED_ERROR_CAUGHT, **post.place(), error=type(error).__name__)
-            return self._refused(AsrError("the gateway has failed; its log says why"), post)
+            return self._refused(AsrError("the gateway has failed; its log says why"), route, post)
         self._metrics.post_answered(200)
-        self._metrics.words_sent(sum(event.kind is EventKind.WORD for event in events))
+        self._metrics.words_sent(sum(event.kind is EventKind.WORD for event in heard.events))
         self._metrics.bytes_sent(answer.content_length or 0)
         return answer
 
-    def _refused(self, error: AsrError, post: _Post) -> web.Response:
+    def _refused(self, error: AsrError, route: FileRoute, post: _Post) -> web.Response:
         self._metrics.post_answered(error.http_status)
         if post.stream is None or not post.stream.has_slot:
             # Else the dispatch has counted the session as one that ended.
             self._metrics.session_refused(_FILE, code=error.code)
         self._log.info(FILE_REFUSED, code=error.code, **post.place(), reason=str(error))
-        return error_response(error)
+        return route.refusal(error)
 
-    def _check_headers(self, request: web.Request) -> str:
+    def _check_headers(self, request: web.Request, route: FileRoute) -> str:
         """Return the label of the request's key.
 
         Raises:
@@ -163,9 +158,7 @@ class FileTranscriber:
         if encoding.lower() != "identity":
             message = f"Content-Encoding {encoding[:40]!r}: send the file as it is, or in a compressed audio format"
             raise UnsupportedEncodingError(message)
-        if request.content_type.startswith("multipart/"):
-            message = "the body must be the file itself, not a form: with curl use --data-binary @FILE instead of -F"
-            raise BadMessageError(message)
+        route.check(request)
         self._body_limits.check_announced(request.content_length)
         return key
 
@@ -174,11 +167,13 @@ class FileTranscriber:
             message = f"{self._n_waiting} files are waiting already, and at most {self._config.file_queue_length} may"
             raise NoFreeSlotError(message)
 
-    async def _transcribe(self, request: web.Request, module: str, post: _Post, waiting: ExitStack) -> list[StepEvent]:
+    async def _transcribe(
+        self, request: web.Request, route: FileRoute, post: _Post, waiting: ExitStack
+    ) -> tuple[Heard, web.Response]:
         async with AsyncExitStack() as stack:
-            file = await stack.enter_async_context(spooled_body(request, self._body_limits))
-            self._metrics.bytes_received(file.tell())
-            decoder, stream = await self._get_turn(stack, file, module, post)
+            upload = await stack.enter_async_context(route.received(request, self._body_limits))
+            self._metrics.bytes_received(upload.file.tell())
+            decoder, stream = await self._get_turn(stack, upload, post)
             waiting.close()
             clock = asyncio.get_running_loop().time
             begun, audio_s = clock(), 0.0
@@ -193,7 +188,8 @@ class FileTranscriber:
         wall_s = clock() - begun
         facts = {"audio_s": round(audio_s, 2), "wall_s": round(wall_s, 2)}
         self._log.info(FILE_TRANSCRIBED, client=post.key, **post.place(), **facts)
-        return events
+        heard = Heard(events, audio_s)
+        return heard, upload.answer(heard)
 
     async def _unless_ended(self, request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns, but give it up when the client closes the connection, or at ``end_all``.
@@ -238,26 +234,24 @@ class FileTranscriber:
             self._n_waiting -= 1
             self._metrics.file_queue_changed(self._n_waiting)
 
-    async def _get_turn(
-        self, stack: AsyncExitStack, file: IO[bytes], module: str, post: _Post
-    ) -> tuple[FileDecoder, FileStream]:
+    async def _get_turn(self, stack: AsyncExitStack, upload: Upload, post: _Post) -> tuple[FileDecoder, FileStream]:
         """Start the decoder, see that there is audio, then wait for a slot: first come, first served.
 
         Raises:
             AsrError: the file is no audio, or there was no slot in time.
         """
-        line = self._lines[module]
+        line = self._lines[upload.module]
         turn_before, turn = line.newest_turn, asyncio.Event()
         line.newest_turn = turn
         try:
             # The wait for a slot is the fleet's to end: none at all is enough for a file that finds one free.
             async with asyncio.timeout(self._config.file_wait_s + START_WITHIN_S), line.starting:
-                decoder = await stack.enter_async_context(open_decoder(file, self._file_limits))
+                decoder = await stack.enter_async_context(open_decoder(upload.file, self._file_limits))
                 await decoder.begin()
                 await _wait_briefly(turn_before)
                 # Whoever waits for this turn wakes up after open_file() has taken its place in the queue.
                 turn.set()
-                post.stream = self._dispatch.open_file(module)
+                post.stream = self._dispatch.open_file(upload.module)
                 stream = await stack.enter_async_context(post.stream)
         except TimeoutError:
             message = f"no slot became free within {self._config.file_wait_s:g} s"

@@ -47,7 +47,7 @@ _SAFE_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": 
 
 
 def authenticate(request: web.Request, keys: KeyRing) -> str:
-    """Return the label of the request's key; a WebSocket request may carry it in the query.
+    """Return the label of the request's key: in our header, a WebSocket's query, or as a bearer token.
 
     Raises:
         UnauthorizedError: a key is needed, and the request brings none that is known; or none is needed, but the
@@ -58,6 +58,10 @@ def authenticate(request: web.Request, keys: KeyRing) -> str:
     key = request.headers.get(KEY_HEADER)
     if key is None and is_websocket(request):
         key = request.query.get(KEY_PARAMETER)
+    if key is None:
+        # Last: it may be there for a proxy on the way.
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else None
     return keys.admit(key)
 
 
@@ -68,7 +72,12 @@ def is_websocket(request: web.Request) -> bool:
 
 def error_response(error: AsrError) -> web.Response:
     """Return ``error`` as a JSON answer; the connection ends with it if the body may not have been read."""
-    response = web.json_response({"error": str(error), "code": error.code}, status=error.http_status)
+    facts = {"error": str(error), "code": error.code}
+    return with_retry(web.json_response(facts, status=error.http_status), error)
+
+
+def with_retry(response: web.Response, error: AsrError) -> web.Response:
+    """Return the answer that tells ``error`` with its headers; the connection ends with it."""
     if error.retry:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     response.force_close()

@@ -6,19 +6,21 @@ happens to the process. Writing happens in a thread: a full or slow disk must no
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from asr_gateway.io.threads import NoThreadError, in_thread
 from shared.errors import AsrError, BadMessageError, ClientGoneError, MessageTooLargeError, SlowBodyError
 
 _WRITE_BYTES: Final = 256 << 10
+
+_T = TypeVar("_T")
 
 
 class SpoolFullError(AsrError):
@@ -51,6 +53,61 @@ class BodyLimits:
             raise _too_large(self.max_bytes)
 
 
+class Spool:
+    """A nameless temporary file while it is filled.
+
+    Args:
+        file: where the bytes go.
+        limits: how many they may be.
+    """
+
+    def __init__(self, file: IO[bytes], limits: BodyLimits) -> None:
+        self.file = file
+        self.n_bytes = 0
+        self._limits = limits
+        self._waiting = bytearray()
+
+    async def add(self, piece: bytes) -> None:
+        """Append a piece of the body.
+
+        Raises:
+            MessageTooLargeError: it makes the body too long.
+            SpoolFullError: the disk cannot hold it.
+        """
+        self.n_bytes += len(piece)
+        if self.n_bytes > self._limits.max_bytes:
+            raise _too_large(self._limits.max_bytes)
+        self._waiting += piece
+        if len(self._waiting) >= _WRITE_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is still in memory.
+
+        Raises:
+            SpoolFullError: the disk cannot hold it.
+        """
+        await _write(self.file, bytes(self._waiting))
+        self._waiting.clear()
+
+
+@asynccontextmanager
+async def opened_spool(limits: BodyLimits) -> AsyncIterator[Spool]:
+    """Make an empty file; it lives as long as the context.
+
+    Raises:
+        SpoolFullError: there can be none.
+    """
+    try:
+        file = await _created(limits.folder)
+    except OSError as error:
+        raise _spool_full(error) from error
+    try:
+        yield Spool(file, limits)
+    finally:
+        await _close(file)
+
+
 @asynccontextmanager
 async def spooled_body(request: web.Request, limits: BodyLimits) -> AsyncIterator[IO[bytes]]:
     """Take in the whole body; the file lives as long as the context.
@@ -63,15 +120,49 @@ async def spooled_body(request: web.Request, limits: BodyLimits) -> AsyncIterato
         SpoolFullError: the disk cannot hold it.
     """
     limits.check_announced(request.content_length)
+    async with opened_spool(limits) as spool:
+        async with arriving(spool, limits):
+            while piece := await next_piece(request.content.readany(), limits):
+                await spool.add(piece)
+            await spool.flush()
+        yield spool.file
+
+
+@asynccontextmanager
+async def arriving(spool: Spool, limits: BodyLimits) -> AsyncIterator[None]:
+    """Allow the whole body its time.
+
+    Raises:
+        SlowBodyError: it took longer.
+    """
     try:
-        file = await _created(limits.folder)
-    except OSError as error:
-        raise _spool_full(error) from error
+        async with asyncio.timeout(limits.timeout_s):
+            yield
+    except TimeoutError:
+        message = f"the body did not arrive within {limits.timeout_s:g} s ({spool.n_bytes} bytes came)"
+        raise SlowBodyError(message) from None
+
+
+async def next_piece(reading: Awaitable[_T], limits: BodyLimits) -> _T:
+    """Return what is being read of a body.
+
+    Raises:
+        SlowBodyError: nothing came for too long.
+        BadMessageError: what came is malformed.
+        ClientGoneError: the client left.
+    """
     try:
-        await _fill(file, request.content, limits)
-        yield file
-    finally:
-        await _close(file)
+        async with asyncio.timeout(limits.stall_s):
+            return await reading
+    except TimeoutError:
+        message = f"no byte of the body came for {limits.stall_s:g} s"
+        raise SlowBodyError(message) from None
+    except HttpProcessingError as error:
+        message = f"the body is malformed: {error.message}"
+        raise BadMessageError(message) from error
+    except (ConnectionError, web.RequestPayloadError) as error:
+        message = "the client closed the connection before the body was complete"
+        raise ClientGoneError(message) from error
 
 
 async def _created(folder: str) -> IO[bytes]:
@@ -86,40 +177,6 @@ async def _created(folder: str) -> IO[bytes]:
 
 def _create(folder: str) -> IO[bytes]:
     return tempfile.TemporaryFile(dir=folder or None)
-
-
-async def _fill(file: IO[bytes], body: StreamReader, limits: BodyLimits) -> None:
-    waiting = bytearray()
-    n_bytes = 0
-    try:
-        async with asyncio.timeout(limits.timeout_s):
-            while piece := await _next_piece(body, limits):
-                n_bytes += len(piece)
-                if n_bytes > limits.max_bytes:
-                    raise _too_large(limits.max_bytes)
-                waiting += piece
-                if len(waiting) >= _WRITE_BYTES:
-                    await _write(file, bytes(waiting))
-                    waiting.clear()
-            await _write(file, bytes(waiting))
-    except TimeoutError:
-        message = f"the body did not arrive within {limits.timeout_s:g} s ({n_bytes} bytes came)"
-        raise SlowBodyError(message) from None
-
-
-async def _next_piece(body: StreamReader, limits: BodyLimits) -> bytes:
-    try:
-        async with asyncio.timeout(limits.stall_s):
-            return await body.readany()
-    except TimeoutError:
-        message = f"no byte of the body came for {limits.stall_s:g} s"
-        raise SlowBodyError(message) from None
-    except HttpProcessingError as error:
-        message = f"the body is malformed: {error.message}"
-        raise BadMessageError(message) from error
-    except (ConnectionError, web.RequestPayloadError) as error:
-        message = "the client closed the connection before the body was complete"
-        raise ClientGoneError(message) from error
 
 
 async def _write(file: IO[bytes], data: bytes) -> None:

@@ -20,9 +20,9 @@ from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import encode_audio, session_url
 from asr_cli.serve import demo_config
 from asr_cli.transcribe import write_whole
-from asr_cli.transcript import TimedWord
 from asr_cli.transcript_output import LiveWords, StatusLine, cut, render_json, render_text
 from asr_cli.usage import UsageError
+from shared.transcript import TimedWord
 
 DEMO = demo_config()
 LONG_NAME = 300 * "a"

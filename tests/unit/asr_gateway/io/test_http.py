@@ -24,6 +24,19 @@ def test_a_websocket_may_bring_the_key_in_the_query() -> None:
     authenticate(make_mocked_request("GET", "/?auth_id=right", UPGRADE), KEYS)
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_the_key_may_come_as_a_bearer_token(scheme: str) -> None:
+    authenticate(make_mocked_request("POST", "/", {"Authorization": f"{scheme} right"}), KEYS)
+
+
+def test_another_authorization_is_a_proxys_business() -> None:
+    for_a_proxy = {"Authorization": "Basic eDp5"}
+    authenticate(make_mocked_request("POST", "/", for_a_proxy | {"kyutai-api-key": "right"}), KEYS)
+    authenticate(make_mocked_request("GET", "/?auth_id=right", UPGRADE | {"Authorization": "Bearer x"}), KEYS)
+    with pytest.raises(UnauthorizedError, match="a key is needed"):
+        authenticate(make_mocked_request("POST", "/", for_a_proxy), KEYS)
+
+
 def test_the_header_counts_before_the_query() -> None:
     with pytest.raises(UnauthorizedError):
         authenticate(make_mocked_request("GET", "/?auth_id=right", UPGRADE | {"kyutai-api-key": "wrong"}), KEYS)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from asr_cli.transcript import TimedWord, plain_text
+from shared.transcript import TimedWord, plain_text
 
 LINE_CHARS: Final = 42
 LONGEST_CUE_S: Final = 6.0

@@ -4,8 +4,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_cli.subtitles import LINE_CHARS, Cue, break_lines, make_cues, to_srt, to_vtt
-from asr_cli.transcript import TimedWord, plain_text, timed_words
+from shared.subtitles import LINE_CHARS, Cue, break_lines, make_cues, to_srt, to_vtt
+from shared.transcript import TimedWord, plain_text, timed_words
 
 
 def test_words_get_the_end_that_follows_them() -> None:
