@@ -1,7 +1,8 @@
 """One gateway process: its routes, its parts, and how it begins and ends.
 
     GET  {path}        websocket.py   live                 GET /api/build_info, /api/modules_info
-    POST {path}        files.py       whole files          GET /metrics, /healthz, /readyz
+    GET  /api/speech/asr              live, Gradium's way  GET /metrics, /healthz, /readyz
+    POST {path}        files.py       whole files
     POST /v1/audio/transcriptions     the same in a form   GET /v1/models
                                                            anything else: files, or the built-in page
 
@@ -11,7 +12,7 @@ or until one asks again; what is left then is told so and closed.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from random import SystemRandom
@@ -21,10 +22,13 @@ import structlog
 from aiohttp import web
 
 from asr_gateway.audio.opus import OggOpusDecoder
+from asr_gateway.audio.resample import Resampler
 from asr_gateway.config import GatewaySettings
 from asr_gateway.core.clocks import ClockLimits
+from asr_gateway.core.dialect import Dialect
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.dialects import kyutai
+from asr_gateway.dialects.gradium import Gradium
 from asr_gateway.io.discovery import Discovery
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.file_routes import FORM_PATH, MODELS_PATH, BodyRoute, FileRoute, FormRoute
@@ -42,6 +46,8 @@ KEEPALIVE_S: Final = 75.0
 """Idle connections are kept for longer than proxies keep theirs."""
 GOODBYE_S: Final = 2.0
 """How long clients that were told of the restart may take to close."""
+GRADIUM_PATH: Final = "/api/speech/asr"
+"""Gradium's, for the first module; a module of a name has its own behind it."""
 _POLL_S: Final = 0.05
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,16 +67,26 @@ class Gateway:
         self._discovery = Discovery(settings.sources, self._dispatch.links)
         self._files = FileTranscriber(dispatch=self._dispatch, config=self._config, keys=keys, metrics=self._metrics)
         self._routes = {
-            module.path: WebSocketRoute(self._live_service(module.name), keys) for module in settings.modules
+            path: WebSocketRoute(service, keys)
+            for module in settings.modules
+            for path, service in self._live_services(module.name, module.path)
         }
+        self._routes[GRADIUM_PATH] = WebSocketRoute(self._gradium_service(settings.modules[0].name), keys)
         self._is_hurried = False
         self._log = structlog.get_logger()
 
-    def _live_service(self, module: str) -> LiveService:
+    def _live_services(self, module: str, path: str) -> Iterator[tuple[str, LiveService]]:
+        yield path, self._live_service(module, lambda: kyutai)
+        yield f"{GRADIUM_PATH}/{module}", self._gradium_service(module)
+
+    def _gradium_service(self, module: str) -> LiveService:
+        return self._live_service(module, partial(Gradium, module, Resampler))
+
+    def _live_service(self, module: str, make_dialect: Callable[[], Dialect]) -> LiveService:
         return LiveService(
             dispatch=self._dispatch,
             module=module,
-            dialect=kyutai,
+            make_dialect=make_dialect,
             config=self._config,
             clock_limits=ClockLimits.of(self._config),
             metrics=self._metrics,
@@ -146,8 +162,9 @@ class Gateway:
 
     def _application(self, arrived: Callable[[web.Request], None]) -> web.Application:
         app = web.Application(middlewares=[_guard(arrived)])
+        for path, route in self._routes.items():
+            app.router.add_get(path, self._live(route), allow_head=False)
         for module in self._settings.modules:
-            app.router.add_get(module.path, self._live(self._routes[module.path]), allow_head=False)
             self._add_file_route(app, module.path, BodyRoute(module.name, kyutai))
         forms = FormRoute([module.name for module in self._settings.modules])
         self._add_file_route(app, FORM_PATH, forms)

@@ -24,6 +24,7 @@ _RESERVED_ROUTES: Final = frozenset(
         "/metrics",
         "/healthz",
         "/readyz",
+        "/api/speech/asr",
         "/v1/audio/transcriptions",
         "/v1/models",
     }

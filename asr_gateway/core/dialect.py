@@ -33,6 +33,8 @@ class FlushReceived:
     """Bring the words of all audio before it out."""
 
     id: int | None
+    samples: NDArray[np.float32] | None = None
+    """Audio ``[n]`` that was held back until now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,17 @@ class ResetReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class SetupReceived:
+    """The client has said what it is; what waited for that may be said."""
+
+
+@dataclass(frozen=True, slots=True)
 class InitReceived:
     """Start afresh."""
 
 
 ClientEvent: TypeAlias = (
-    NDArray[np.float32] | OpusReceived | MarkerReceived | FlushReceived | ResetReceived | InitReceived
+    NDArray[np.float32] | OpusReceived | MarkerReceived | FlushReceived | ResetReceived | InitReceived | SetupReceived
 )
 """An array is audio, ``[n]`` at 24 kHz: there are so many that they get no wrapping.
 
@@ -61,7 +68,17 @@ PackPauses: TypeAlias = Callable[[NDArray[np.float32]], list[bytes]]
 
 
 class Dialect(Protocol):
-    """Client bytes <-> events. Holds no state of a connection."""
+    """Client bytes <-> events. One that has to remember something of a connection is made for each."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether messages are text frames."""
+        ...
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last ``event`` was the last thing to be said."""
+        ...
 
     def decode(self, data: bytes | bytearray) -> ClientEvent:
         """Return what one message says.
@@ -71,8 +88,11 @@ class Dialect(Protocol):
         """
         ...
 
-    def ready(self) -> bytes:
-        """Encode: the session has a fresh slot."""
+    def ready(self, delay_frames: int) -> bytes:
+        """Encode: the session has a fresh slot of a model that speaks ``delay_frames`` late.
+
+        Empty while the client has to introduce itself first.
+        """
         ...
 
     def pack_pauses(self, pauses: NDArray[np.float32]) -> list[bytes]:

@@ -33,6 +33,10 @@ from asr_gateway.core.level import limited
 from shared.errors import AsrError, BadMessageError
 from shared.messages import EventKind, StepEvent
 
+is_text: Final = False
+is_finished: Final = False
+"""Who closes is the client."""
+
 # --- decoding ---------------------------------------------------------------------------------------------
 
 _AUDIO_HEAD: Final = b"\x82\xa4type\xa5Audio\xa3pcm"
@@ -244,8 +248,9 @@ _SHORT_TEXT: Final = tuple(bytes((0xA0 + n_bytes,)) for n_bytes in range(1 << 5)
 _FLOAT32_ROW: Final = _TABLES[_FLOAT32_PREFIX]
 
 
-def ready() -> bytes:
+def ready(delay_frames: int) -> bytes:
     """Encode: the session has a fresh slot."""
+    del delay_frames
     return _READY
 
 

@@ -299,6 +299,7 @@ class Dispatch:
         session = stream.session
         self._fleet.granted(session.id, link.endpoint)
         facts = self._fleet.facts(link.endpoint)
+        stream.delay_frames = facts.delay_frames
         if session.state is SessionState.WAITING:
             self._metrics.session_opened(session.kind.name.lower())
             if session.replay is not None:

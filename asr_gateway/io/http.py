@@ -21,6 +21,7 @@ from asr_gateway.core.origins import check_origin
 from shared.errors import AsrError
 
 KEY_HEADER: Final = "kyutai-api-key"
+GRADIUM_KEY_HEADER: Final = "x-api-key"
 KEY_PARAMETER: Final = "auth_id"
 """Browsers cannot set headers of a WebSocket."""
 
@@ -47,7 +48,7 @@ _SAFE_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": 
 
 
 def authenticate(request: web.Request, keys: KeyRing) -> str:
-    """Return the label of the request's key: in our header, a WebSocket's query, or as a bearer token.
+    """Return the label of the request's key: in Kyutai's or Gradium's header, a WebSocket's query, or a bearer token.
 
     Raises:
         UnauthorizedError: a key is needed, and the request brings none that is known; or none is needed, but the
@@ -55,7 +56,7 @@ def authenticate(request: web.Request, keys: KeyRing) -> str:
     """
     if keys.is_open:
         check_origin(request.headers.get("Origin"), request.headers.get("Host", ""))
-    key = request.headers.get(KEY_HEADER)
+    key = request.headers.get(KEY_HEADER, request.headers.get(GRADIUM_KEY_HEADER))
     if key is None and is_websocket(request):
         key = request.query.get(KEY_PARAMETER)
     if key is None:

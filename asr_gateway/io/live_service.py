@@ -29,7 +29,8 @@ class LiveService:
 
     dispatch: Dispatch
     module: str
-    dialect: Dialect
+    make_dialect: Callable[[], Dialect]
+    """For each client."""
     config: GatewayConfig
     clock_limits: ClockLimits
     metrics: GatewayMetrics

@@ -5,6 +5,7 @@ from typing import Final
 
 PING: Final = b"\x89\x00"
 
+_TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _CLOSE: Final = 0x88
 _PONG: Final = 0x8A
@@ -22,6 +23,11 @@ def binary(payload: bytes) -> bytes:
     """Return the frame of a binary message."""
     n_bytes = len(payload)
     return _SHORT_BINARY[n_bytes] + payload if n_bytes < _IS_16 else _frame(_BINARY, payload)
+
+
+def text(payload: bytes) -> bytes:
+    """Return the frame of a text message (UTF-8)."""
+    return _frame(_TEXT, payload)
 
 
 def pong(payload: bytes) -> bytes:

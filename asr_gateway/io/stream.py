@@ -51,7 +51,7 @@ class Stream:
     The methods raise BadMessageError where the session does (too many requests under way).
     """
 
-    __slots__ = ("is_starved", "link", "listener", "session", "worker")
+    __slots__ = ("delay_frames", "is_starved", "link", "listener", "session", "worker")
 
     def __init__(self, *, session: Session, listener: Listener) -> None:
         self.session = session
@@ -60,6 +60,8 @@ class Stream:
         """The worker that was asked for a slot, or has given one."""
         self.worker = ""
         """What that worker called itself then: another may be behind the link when the session ends."""
+        self.delay_frames = 0
+        """How late that worker's model speaks."""
         self.is_starved = False
         """The listener was told to stop reading and waits for ``has_room``."""
 

@@ -48,7 +48,7 @@ class WebSocketClient:
     """One connected client; the ``Listener`` of its stream."""
 
     __slots__ = (
-        "_clocks", "_dialect", "_error", "_goodbye", "_has_silence_prefix", "_hold", "_key", "_loop",
+        "_clocks", "_dialect", "_error", "_goodbye", "_has_silence_prefix", "_hold", "_is_text", "_key", "_loop",
         "_pack_step", "_reader", "_reported", "_service", "_transport", "_used", "_was_ready", "_writer",
         "is_over", "pack_pauses", "stream", "told",
     )  # fmt: skip
@@ -63,13 +63,16 @@ class WebSocketClient:
         has_silence_prefix: bool,
     ) -> None:
         self._service = service
-        self._dialect = service.dialect
+        self._dialect = service.make_dialect()
+        self._is_text = self._dialect.is_text
         self._transport = transport
         self._key = key
         self._has_silence_prefix = has_silence_prefix
         self._loop = asyncio.get_running_loop()
         self._clocks = ClientClocks(service.clock_limits, self._loop.time())
-        self._reader = WebSocketReader(service=service, socket=socket, clocks=self._clocks, client=self)
+        self._reader = WebSocketReader(
+            service=service, dialect=self._dialect, socket=socket, clocks=self._clocks, client=self
+        )
         self._writer = WebSocketWriter(
             transport=transport,
             clocks=self._clocks,
@@ -77,11 +80,11 @@ class WebSocketClient:
             on_change=self._output_changed,
         )
         # Of ``Listener``, and what its methods call for each step:
-        self.pack_pauses: PackPauses | None = service.dialect.pack_pauses
+        self.pack_pauses: PackPauses | None = self._dialect.pack_pauses
         """How this client's dialect encodes pauses."""
         self.told = self._writer.send_held
         self._hold = self._writer.hold
-        self._pack_step = service.dialect.step
+        self._pack_step = self._dialect.step
         self.stream: Stream | None = None
         self._error: AsrError | None = None
         """Why the session ended before its time; from then on nothing more is sent."""
@@ -164,16 +167,23 @@ class WebSocketClient:
     def ready(self) -> None:
         """Send Ready."""
         self._was_ready = True
-        self._send(self._dialect.ready())
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        delay_frames = 0 if self.stream is None else self.stream.delay_frames
+        if message := self._dialect.ready(delay_frames):
+            self._send(message)
 
     def step(self, step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> None:
         """Send Step, once ``told``."""
-        self._hold(server_frames.binary(self._pack_step(step_idx, packed_pauses, buffered_pcm)))
+        self._hold(self._framed(self._pack_step(step_idx, packed_pauses, buffered_pcm)))
 
     def event(self, event: StepEvent) -> None:
         """Send a word, the end of one, or an answer, once ``told``."""
         self._used.words += event.kind is EventKind.WORD
-        self._hold(server_frames.binary(self._dialect.event(event)))
+        self._hold(self._framed(self._dialect.event(event)))
+        if event.kind is EventKind.FLUSHED and self._dialect.is_finished:
+            self._close()
 
     def has_room(self) -> None:
         """Read again."""
@@ -187,9 +197,17 @@ class WebSocketClient:
         self._writer.write(server_frames.close(error.close_code, str(error)))
         self._end(error)
 
-    def _end(self, error: AsrError) -> None:
+    def _close(self) -> None:
+        """All was said, and the client waits for us to close."""
+        self._writer.send_held()
+        self._writer.write(server_frames.close(WSCloseCode.OK, ""))
+        if self.stream is not None:
+            self._service.dispatch.close(self.stream, code=DONE)
+        self._end(None)
+
+    def _end(self, error: AsrError | None) -> None:
         # Without its traceback: that would keep the message that it complains of.
-        self._error = error.with_traceback(None)
+        self._error = None if error is None else error.with_traceback(None)
         self.is_over = self._writer.is_closed = True
         self._reader.look_again()
         self._abort_soon()
@@ -205,8 +223,16 @@ class WebSocketClient:
         """Send a pong."""
         self._writer.write(server_frames.pong(payload))
 
+    def introduced(self) -> None:
+        """Send Ready, if it waited for this."""
+        if self._was_ready and not self.is_over:
+            self._say_ready()
+
     def _send(self, payload: bytes) -> None:
-        self._writer.write(server_frames.binary(payload))
+        self._writer.write(self._framed(payload))
+
+    def _framed(self, payload: bytes) -> bytes:
+        return server_frames.text(payload) if self._is_text else server_frames.binary(payload)
 
     def _output_changed(self) -> None:
         self._reader.look_again()

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from asr_gateway.core.clocks import ClientClocks
 from asr_gateway.core.dialect import (
     ClientEvent,
+    Dialect,
     FlushReceived,
     InitReceived,
     MarkerReceived,
     OpusReceived,
     ResetReceived,
+    SetupReceived,
 )
 from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.live_service import LiveService, OpusDecoder
@@ -66,19 +68,26 @@ class ReadingClient(Protocol):
         """The client asks whether we live."""
         ...
 
+    def introduced(self) -> None:
+        """The client has said what it is."""
+        ...
+
 
 class WebSocketReader:
     """Reads one client; ``run`` is the client's task."""
 
     __slots__ = (
-        "_begun", "_changed", "_client", "_clocks", "_decode", "_frames", "_loop", "_n_in_turn", "_opus",
+        "_begun", "_changed", "_client", "_clocks", "_decode", "_frames", "_is_text", "_loop", "_n_in_turn", "_opus",
         "_service", "_socket", "_stream", "_turn_began", "received_bytes",
     )  # fmt: skip
 
-    def __init__(self, *, service: LiveService, socket: Socket, clocks: ClientClocks, client: ReadingClient) -> None:
+    def __init__(
+        self, *, service: LiveService, dialect: Dialect, socket: Socket, clocks: ClientClocks, client: ReadingClient
+    ) -> None:
         assert socket.frames is not None, "the socket is prepared"
         self._service = service
-        self._decode = service.dialect.decode
+        self._decode = dialect.decode
+        self._is_text = dialect.is_text
         self._socket = socket
         self._frames = socket.frames
         self._clocks = clocks
@@ -169,6 +178,10 @@ class WebSocketReader:
                 case WSMsgType.BINARY:
                     self.received_bytes += len(message.data)
                     await self._take(message.data)
+                case WSMsgType.TEXT if self._is_text:
+                    data = message.data.encode()
+                    self.received_bytes += len(data)
+                    await self._take(data)
                 case WSMsgType.PING:
                     self._clocks.heard(self._loop.time())
                     self._client.answer_ping(bytes(message.data))  # a bytearray came
@@ -213,17 +226,23 @@ class WebSocketReader:
             await asyncio.sleep(0)
         return event
 
-    def _take_rare(self, stream: Stream, event: MarkerReceived | FlushReceived | ResetReceived | InitReceived) -> None:
+    def _take_rare(
+        self, stream: Stream, event: MarkerReceived | FlushReceived | ResetReceived | InitReceived | SetupReceived
+    ) -> None:
         match event:
             case MarkerReceived():
                 stream.marker(event.id)
             case FlushReceived():
+                if event.samples is not None:
+                    stream.audio(event.samples)
                 stream.flush(event.id)
             case ResetReceived():
                 stream.reset(event.id)
             case InitReceived():
                 self._opus = None
                 stream.init()
+            case SetupReceived():
+                self._client.introduced()
 
     def _opus_pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
         if self._opus is None:
