@@ -88,8 +88,8 @@ class Dialect(Protocol):
         """
         ...
 
-    def ready(self, delay_frames: int) -> bytes:
-        """Encode: the session has a fresh slot of a model that speaks ``delay_frames`` late.
+    def ready(self, session: int, delay_frames: int) -> bytes:
+        """Encode: the session of that id has a fresh slot of a model that speaks ``delay_frames`` late.
 
         Empty while the client has to introduce itself first.
         """

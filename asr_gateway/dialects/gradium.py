@@ -192,12 +192,13 @@ class Gradium:
 
     # --- encoding -----------------------------------------------------------------------------------------
 
-    def ready(self, delay_frames: int) -> bytes:
+    def ready(self, session: int, delay_frames: int) -> bytes:
         """Encode: the session has a slot; empty before ``setup`` has come."""
         if not self._format:
             return b""
         facts = {
-            "request_id": "", "model_name": self._module, "sample_rate": SAMPLE_RATE, "frame_size": FRAME_SAMPLES,
+            "request_id": str(session), "model_name": self._module,
+            "sample_rate": SAMPLE_RATE, "frame_size": FRAME_SAMPLES,
             "delay_in_frames": delay_frames, "delay_in_tokens": delay_frames, "text_stream_names": [],
         }  # fmt: skip
         return _json({"type": "ready"} | facts)

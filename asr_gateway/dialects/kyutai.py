@@ -248,9 +248,9 @@ _SHORT_TEXT: Final = tuple(bytes((0xA0 + n_bytes,)) for n_bytes in range(1 << 5)
 _FLOAT32_ROW: Final = _TABLES[_FLOAT32_PREFIX]
 
 
-def ready(delay_frames: int) -> bytes:
+def ready(session: int, delay_frames: int) -> bytes:
     """Encode: the session has a fresh slot."""
-    del delay_frames
+    del session, delay_frames
     return _READY
 
 

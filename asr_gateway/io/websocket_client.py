@@ -170,8 +170,9 @@ class WebSocketClient:
         self._say_ready()
 
     def _say_ready(self) -> None:
-        delay_frames = 0 if self.stream is None else self.stream.delay_frames
-        if message := self._dialect.ready(delay_frames):
+        stream = self.stream
+        assert stream is not None, "it is known before its slot can be granted"
+        if message := self._dialect.ready(stream.session.id, stream.delay_frames):
             self._send(message)
 
     def step(self, step_idx: int, packed_pauses: bytes, buffered_pcm: int) -> None:

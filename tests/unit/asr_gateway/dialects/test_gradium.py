@@ -106,15 +106,16 @@ def test_the_end_is_answered_and_is_the_end() -> None:
 
 def test_ready_waits_for_the_setup() -> None:
     dialect = dialect_of(None)
-    assert dialect.ready(6) == b""
+    assert dialect.ready(1, 6) == b""
     dialect.decode(said(type="setup", model_name="asr", input_format="pcm", json_config={"language": "en"}))
-    ready = json.loads(dialect.ready(6))
+    ready = json.loads(dialect.ready(17, 6))
     assert (ready["type"], ready["model_name"], ready["sample_rate"], ready["frame_size"]) == (
         "ready",
         "asr",
         24000,
         1920,
     )
+    assert ready["request_id"] == "17"
     assert ready["delay_in_frames"] == ready["delay_in_tokens"] == 6
 
 

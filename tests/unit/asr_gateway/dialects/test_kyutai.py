@@ -193,7 +193,7 @@ def test_any_bytes_are_a_message_or_a_bad_message(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("encoded", "expected_hex", "fields"),
     [
-        (dialect.ready(6), "81a474797065a55265616479", {"type": "Ready"}),
+        (dialect.ready(1, 6), "81a474797065a55265616479", {"type": "Ready"}),
         (
             dialect.step(300, dialect.pack_pauses(np.array([[0.5, 0.25]], np.float32))[0], 70_000),
             (
