@@ -99,6 +99,11 @@ def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
     return f"{reason} {_PIPES}" if is_pipe else reason
 
 
+def _can_go_back(path: Path) -> bool:
+    """Return whether standard input is a file after all (``asr transcribe - < speech.flac``)."""
+    return path == STANDARD_INPUT and stat.S_ISREG(os.fstat(_STANDARD_INPUT_FD).st_mode)
+
+
 def _is_pipe(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
@@ -129,7 +134,7 @@ class AudioFile:
         self._comes_once = is_pipe and self._copy is None
         # Nobody knows when a pipe brings its header.
         self._file: Any = waited_for(self._open) if self._comes_once else self._open()
-        if self._comes_once and self._file.format not in _THROUGH_PIPES:
+        if self._comes_once and self._file.format not in _THROUGH_PIPES and not _can_go_back(path):
             message = f"{shown(path)}: {self._file.format} cannot be read from front to back. {_PIPES}"
             raise UsageError(message)
         # The header of what comes through a pipe was often written before anybody knew.

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     missing = [*report_system(), *report_packages(), *report_torch(torch)]
     print_fact("gateway", flavour())
     for module in config.modules:
-        for line in capacity_lines(module, torch.devices, worker.kv_cache):
+        for line in capacity_lines(module, () if worker.device == "cpu" else torch.devices, worker.kv_cache):
             print_fact(f"{config_path.name} [{module.name}]", line)
         if args.speed and torch.version is not None:
             missing += report_speed(module, config_path, config.source)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import math
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -171,7 +172,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
+    # A name of its own: what is long enough for a file system with its suffix would be too long with another.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)

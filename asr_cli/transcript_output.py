@@ -39,7 +39,7 @@ class LiveWords:
     def show(self, message: Mapping[str, Any]) -> None:
         """Print the word, if it is one."""
         if message["type"] == "Word":
-            self._stream.write(self._gap + message["text"])
+            self._stream.write(self._gap + printable(message["text"]))
             self._stream.flush()
             self._gap = " "
 
@@ -125,8 +125,13 @@ def cut(line: str, columns: int) -> str:
         n_left -= width
         if n_left < 0:
             break
-        shown.append(char if char.isprintable() else " ")
+        shown.append(printable(char))
     return "".join(shown)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with a blank for each character that a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def render_text(_name: Path, _duration_s: float | None, words: Sequence[TimedWord]) -> str:

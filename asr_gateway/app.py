@@ -168,7 +168,9 @@ class Gateway:
             self._add_file_route(app, module.path, BodyRoute(module.name, kyutai))
         forms = FormRoute([module.name for module in self._settings.modules])
         self._add_file_route(app, FORM_PATH, forms)
+        app.router.add_get(FORM_PATH, _post_only)
         app.router.add_get(MODELS_PATH, forms.models)
+        app.router.add_get(f"{MODELS_PATH}/{{name}}", forms.model)
         status = StatusRoutes(
             dispatch=self._dispatch, modules=self._settings.modules, metrics=self._metrics, scrape=self._settings.scrape
         )
@@ -195,6 +197,10 @@ class Gateway:
             return await self._files.expect(request, route)
 
         app.router.add_post(path, handle, expect_handler=expect)
+
+
+async def _post_only(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPMethodNotAllowed(request.method, ["POST"])
 
 
 async def _name_no_library(_: web.Request, response: web.StreamResponse) -> None:

@@ -160,6 +160,8 @@ class _Client:
             if self._marked.is_set() or self._session.error is not None:
                 break
             await self._send_due(socket, i)
+        if not self._marked.is_set():
+            self._fail(f"the marker did not come back within {MARKER_PATIENCE_S:g} s")
         if self._load.has_flush and self._session.error is None:
             self._flush_sent = time.perf_counter()
             await socket.send(masked(BINARY, msgpack.packb({"type": "Flush", "id": FLUSH_ID})))

@@ -20,6 +20,8 @@ from shared.units import (
 )
 
 Count = Annotated[int, Range(1, 1 << 31)]
+Width = Annotated[int, Range(1, 1 << 16)]
+Layers = Annotated[int, Range(1, 1024)]
 Bytes = Annotated[int, Range(1024, 1 << 40)]
 Period = Annotated[float, Range(1.0, above=True)]
 MOST_SECONDS: Final = 1_000_000_000
@@ -87,10 +89,10 @@ class LutConditioner:
 class TransformerConfig:
     """``[modules.NAME.model.transformer]``, the keys that matter."""
 
-    d_model: Count
-    num_heads: Count
-    num_layers: Count
-    dim_feedforward: Annotated[int, Range(2, 1 << 31)]
+    d_model: Width
+    num_heads: Width
+    num_layers: Layers
+    dim_feedforward: Annotated[int, Range(2, 1 << 20)]
     """moshi-server's number, from which the hidden width follows: see ``hidden``."""
     context: Count
     max_period: Period
@@ -120,17 +122,18 @@ class LmConfig:
 class MimiConfig:
     """``[modules.NAME.mimi]``, ours: the size of the audio encoder; the defaults are the published one."""
 
-    n_filters: Count = 64
+    n_filters: Annotated[int, Range(2, 1 << 12)] = 64
     ratios: tuple[Count, ...] = (4, 5, 6, 8)
     """In encoder order; their product times 2 is one frame, 1920 samples."""
-    dimension: Count = 512
-    num_layers: Count = 8
-    num_heads: Count = 8
-    dim_feedforward: Count = 2048
-    context: Count = 250
+    dimension: Width = 512
+    num_layers: Layers = 8
+    num_heads: Width = 8
+    dim_feedforward: Annotated[int, Range(1, 1 << 20)] = 2048
+    context: Annotated[int, Range(2, 1 << 31)] = 250
+    """In latents, of which a frame brings two."""
     max_period: Period = 10_000.0
     codebook_size: Annotated[int, Range(1, 65_535)] = 2048
-    codebook_dim: Count = 256
+    codebook_dim: Width = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +145,15 @@ class ModuleConfig:
     lm_model_file: FileReference
     text_tokenizer_file: FileReference
     audio_tokenizer_file: FileReference
-    asr_delay_in_tokens: Annotated[int, Range(0, 10_000)]
+    asr_delay_in_tokens: Annotated[int, Range(0, 2_000)]
+    """At most what a session that moves can bring along, twice over."""
     batch_size: Annotated[int, Range(1, MAX_SLOTS)]
     model: LmConfig
     mimi: MimiConfig = field(default_factory=MimiConfig)
     temperature: Annotated[float, Range(0.0, 100.0)] = 0.0
     conditioning_delay: Annotated[float, Range(0.0, 60.0)] | None = None
     conditioning_learnt_padding: bool = False
-    log_frequency_s: Seconds | None = None
+    log_frequency_s: Annotated[float, Range(0.08, MOST_SECONDS)] | None = None
     dtype_override: Annotated[str, Choice(NUMBER_FORMATS)] | None = None
     silence_prefix_s: Annotated[float, Range(0.0, 60.0)] = 0.0
     """Ours: silence fed before files and for clients that ask (the 2.6B model wants 1.0)."""
@@ -199,7 +203,7 @@ class GatewayConfig:
     )
     file_wait_s: Patience = said("how long a file waits for a slot", default=100.0)
     drain_s: Patience = said("how long sessions and files may go on after SIGTERM", default=10.0)
-    spool_dir: Annotated[str, Expanded()] = said(
+    spool_dir: Annotated[str, Shape(r"[^\x00]*", "the path of a folder"), Expanded()] = said(
         "folder for uploaded files; empty: the system's temporary folder", default=""
     )
 

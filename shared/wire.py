@@ -54,12 +54,13 @@ from shared.wire_fields import (
     Kind,
     Scalars,
     read_fields,
+    shown,
 )
 
 Parts: TypeAlias = Sequence[Part]
 
 MAX_HEADER_BYTES: Final = 8 << 20
-"""Of part 0: every session of a full worker may have all its markers due in one step."""
+"""Of part 0: a worker sends at most a hundred thousand events with a block."""
 MAX_PART_BYTES: Final = MAX_ROWS * FRAME_BYTES
 """What a socket may refuse unread (``ZMQ_MAXMSGSIZE``)."""
 
@@ -217,7 +218,7 @@ def _decode_open(parts: Parts, values: list[Any]) -> Open:
         return Open(**opened)
     _expect_parts(parts, 3)
     if type(sizes) is not list:
-        message = f"Open.resume must be an array of sizes, not {str(sizes)[:80]!r}"
+        message = f"Open.resume must be an array of sizes, not {shown(sizes)}"
         raise LinkError(message)
     return Open(**opened, resume=_decode_resume(parts, read_fields("Open.resume", RESUME_FIELDS, sizes)))
 
@@ -278,7 +279,7 @@ def _decode_steps(parts: Parts, values: list[Any]) -> StepBlock:
 
 def _decode_event(values: Any) -> StepEvent:
     if type(values) is not list:
-        message = f"an event must be an array, not {str(values)[:80]!r}"
+        message = f"an event must be an array, not {shown(values)}"
         raise LinkError(message)
     if len(values) < len(_EVENT_CHECKS):
         read_fields("StepEvent", EVENT_FIELDS, values)

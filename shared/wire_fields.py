@@ -33,6 +33,7 @@ MAX_ROWS: Final = MAX_SLOTS
 """Rows of one block."""
 MAX_TEXT_CHARS: Final = 4_096
 
+_SHOWN: Final = 80
 _INT64_MAX: Final = 2**63 - 1
 _INT32_MAX: Final = 2**31 - 1
 
@@ -61,10 +62,20 @@ class Kind(IntEnum):
 Check: TypeAlias = Callable[[str, Any], Any]
 
 
+def shown(value: Any) -> str:
+    """Return what an error says of a value that a peer sent: short, and without looking into arrays.
+
+    They may be a thousand levels deep, or millions of numbers long.
+    """
+    if type(value) in (list, dict):
+        return f"an array or map of {len(value)}"
+    return repr(value)[:_SHOWN]
+
+
 def _integer(low: int, high: int) -> Check:
     def check(name: str, value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
-            message = f"{name} must be an integer from {low} to {high}, not {value!r}"
+            message = f"{name} must be an integer from {low} to {high}, not {shown(value)}"
             raise LinkError(message)
         return value
 
@@ -73,21 +84,21 @@ def _integer(low: int, high: int) -> Check:
 
 def _number(name: str, value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
-        message = f"{name} must be a finite number, not {value!r}"
+        message = f"{name} must be a finite number, not {shown(value)}"
         raise LinkError(message)
     return float(value)
 
 
 def _text(name: str, value: Any) -> str:
     if type(value) is not str or len(value) > MAX_TEXT_CHARS:
-        message = f"{name} must be a string of at most {MAX_TEXT_CHARS} characters, not {str(value)[:80]!r}"
+        message = f"{name} must be a string of at most {MAX_TEXT_CHARS} characters, not {shown(value)}"
         raise LinkError(message)
     return value
 
 
 def _boolean(name: str, value: Any) -> bool:
     if type(value) is not bool:
-        message = f"{name} must be true or false, not {value!r}"
+        message = f"{name} must be true or false, not {shown(value)}"
         raise LinkError(message)
     return value
 
@@ -102,7 +113,7 @@ def _session_kind(name: str, value: Any) -> SessionKind:
 
 def _versions(name: str, value: Any) -> tuple[int, ...]:
     if type(value) is not list or len(value) > 16:  # noqa: PLR2004  (more versions than will ever be spoken at once)
-        message = f"{name} must be a short list of versions, not {str(value)[:80]!r}"
+        message = f"{name} must be a short list of versions, not {shown(value)}"
         raise LinkError(message)
     return tuple(_count(name, version) for version in value)
 

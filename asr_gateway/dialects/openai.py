@@ -66,8 +66,7 @@ def read_form(form: Mapping[str, Sequence[str]], modules: Sequence[str]) -> Aske
     """
     module = _one(form, "model") or (modules[0] if len(modules) == 1 else "")
     if module not in modules:
-        message = f"model={module[:_SHOWN]!r}: not served here; allowed: {', '.join(modules)}"
-        raise UnknownModelError(message)
+        raise _unknown(module, modules)
     if (stream := _one(form, "stream")).lower() not in ("", "false", "0"):
         message = (
             f"stream={stream[:_SHOWN]!r}: the answer to a file comes in one piece; a WebSocket has words as they come"
@@ -147,8 +146,26 @@ def error(error: AsrError) -> Answer:
 
 def models(modules: Sequence[str]) -> Answer:
     """Return the list of what ``model`` may be."""
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "asr-streaming"} for name in modules]
-    return _json({"object": "list", "data": data})
+    return _json({"object": "list", "data": [_facts(name) for name in modules]})
+
+
+def model(name: str, modules: Sequence[str]) -> Answer:
+    """Return the entry of one model.
+
+    Raises:
+        UnknownModelError: it is none of the modules.
+    """
+    if name not in modules:
+        raise _unknown(name, modules)
+    return _json(_facts(name))
+
+
+def _facts(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "asr-streaming"}
+
+
+def _unknown(name: str, modules: Sequence[str]) -> UnknownModelError:
+    return UnknownModelError(f"model={name[:_SHOWN]!r}: not served here; allowed: {', '.join(modules)}")
 
 
 def _json(said: Mapping[str, Any]) -> Answer:

@@ -121,6 +121,13 @@ class FormRoute:
         """Answer which models there are."""
         return _response(openai.models(self._modules), status=200)
 
+    async def model(self, request: web.Request) -> web.Response:
+        """Answer what one model is."""
+        try:
+            return _response(openai.model(request.match_info["name"], self._modules), status=200)
+        except BadMessageError as error:
+            return self.refusal(error)
+
 
 def _response(answer: openai.Answer, *, status: int) -> web.Response:
     return web.Response(text=answer.text, content_type=answer.content_type, charset="utf-8", status=status)

@@ -5,7 +5,9 @@ frame came from. ``spread`` counts the step for the leases that are still there 
 the active rows; nothing here runs Python for each slot, but for those that repeat what another worker had stepped.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ from asr_worker.core.rows import Rows
 from asr_worker.core.words import PADDING
 from shared.messages import StepBlock, StepEvent, StepFlag
 from shared.units import FRAME_SAMPLES, SlotIndex
+
+MOST_EVENTS: Final = 100_000
+"""Of a block: every session of a full worker may have all its markers due in one step, and a header has a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,3 +205,24 @@ def build_block(rows: Rows, stepped: Stepped, chosen: NDArray[np.bool_], events:
         pauses=stepped.pauses[chosen].astype(np.float32, copy=False),
         events=tuple(events),
     )
+
+
+def in_pieces(block: StepBlock) -> Iterator[StepBlock]:
+    """Yield the block; if it has too many events for one message the rows with the first of them, then the others."""
+    if len(block.events) <= MOST_EVENTS:
+        yield block
+        return
+    yield replace(block, events=block.events[:MOST_EVENTS])
+    no_rows = replace(
+        block,
+        sessions=block.sessions[:0],
+        epochs=block.epochs[:0],
+        frames=block.frames[:0],
+        steps=block.steps[:0],
+        flags=block.flags[:0],
+        text=block.text[:0],
+        codes=block.codes[:0],
+        pauses=block.pauses[:0],
+    )
+    for begin in range(MOST_EVENTS, len(block.events), MOST_EVENTS):
+        yield replace(no_rows, events=block.events[begin : begin + MOST_EVENTS])

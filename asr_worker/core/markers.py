@@ -28,6 +28,8 @@ class _Entry(Generic[M]):
     arrival: int
     slot: SlotIndex = field(compare=False)
     due: int = field(compare=False)
+    lease: int = field(compare=False)
+    """Which lease of the slot it belongs to, counted here."""
     marker: M = field(compare=False)
 
 
@@ -39,6 +41,9 @@ class MarkerHeap(Generic[M]):
         self._parked: dict[SlotIndex, list[_Entry[M]]] = {}
         self._is_parked = np.zeros(n_slots, np.bool_)
         self._pending = np.zeros(n_slots, np.int64)
+        self._lease = np.zeros(n_slots, np.int64)
+        self._n_stale = 0
+        """Entries of the heap whose lease has ended."""
         self._arrivals = 0
 
     def pending(self, slot: SlotIndex) -> int:
@@ -47,7 +52,8 @@ class MarkerHeap(Generic[M]):
 
     def push(self, slot: SlotIndex, due: int, marker: M, *, steps: int, worker_step: int) -> None:
         """Add ``marker``, due when the lease of ``slot``, now at ``steps``, has made ``due`` steps."""
-        entry = _Entry(worker_step + max(0, due - steps), self._arrivals, slot, due, marker)
+        lease = int(self._lease[slot])
+        entry = _Entry(worker_step + max(0, due - steps), self._arrivals, slot, due, lease, marker)
         self._arrivals += 1
         self._pending[slot] += 1
         heapq.heappush(self._heap, entry)
@@ -64,7 +70,9 @@ class MarkerHeap(Generic[M]):
         due: list[tuple[SlotIndex, M]] = []
         while self._heap and self._heap[0].key <= worker_step:
             entry = heapq.heappop(self._heap)
-            if entry.due <= steps[entry.slot]:
+            if entry.lease != self._lease[entry.slot]:
+                self._n_stale -= 1
+            elif entry.due <= steps[entry.slot]:
                 self._pending[entry.slot] -= 1
                 due.append((entry.slot, entry.marker))
             else:
@@ -76,11 +84,15 @@ class MarkerHeap(Generic[M]):
         """Forget the markers of ``slot``: its lease has ended."""
         if not self._pending[slot]:
             return
+        # Looking for them in the heap would take a worker that loses a full gateway seconds: they are told when met.
+        self._n_stale += int(self._pending[slot]) - len(self._parked.pop(slot, ()))
         self._pending[slot] = 0
         self._is_parked[slot] = False
-        self._parked.pop(slot, None)
-        self._heap = [entry for entry in self._heap if entry.slot != slot]
-        heapq.heapify(self._heap)
+        self._lease[slot] += 1
+        if 2 * self._n_stale > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry.lease == self._lease[entry.slot]]
+            heapq.heapify(self._heap)
+            self._n_stale = 0
 
     def _unpark(self, slot: SlotIndex, steps: int, worker_step: int) -> None:
         self._is_parked[slot] = False

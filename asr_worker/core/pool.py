@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_worker.core.admission import Admission
-from asr_worker.core.batch import Batch
+from asr_worker.core.batch import Batch, in_pieces
 from asr_worker.core.gateways import MAX_GATEWAYS, Gateway, GatewayTable
 from asr_worker.core.handshake import Identity, unwelcome, welcome, wrong_version
 from asr_worker.core.leases import Leases
@@ -129,7 +129,11 @@ class Pool:
         return self._address(self._results.spread(result))
 
     def _address(self, blocks: dict[int, StepBlock]) -> list[Outgoing]:
-        return [(self._gateways.numbered(number).routing_id, block) for number, block in blocks.items()]
+        return [
+            (self._gateways.numbered(number).routing_id, piece)
+            for number, block in blocks.items()
+            for piece in in_pieces(block)
+        ]
 
     # --- comings and goings of gateways -----------------------------------------------------------------------
 

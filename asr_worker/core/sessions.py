@@ -5,7 +5,7 @@ there, is the pool's business.
 """
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from asr_worker.core.admission import Admission
 from asr_worker.core.gateways import Gateway, OnceInAWhile
@@ -36,6 +36,8 @@ from shared.messages import (
     ToWorker,
 )
 from shared.units import Epoch, SessionId, SlotIndex
+
+_MAX_REASON_CHARS: Final = 1_000
 
 Outgoing: TypeAlias = tuple[bytes, ToGateway]
 """A gateway's routing id, and what it is told."""
@@ -83,7 +85,9 @@ class Sessions:
     def _evict(self, gateway: Gateway, slot: SlotIndex, code: str, reason: str) -> list[Outgoing]:
         session, epoch = self._leases.session_of(slot), self._leases.epoch_of(slot)
         self._leases.end(gateway, slot)
-        return [(gateway.routing_id, Evict(session=session, epoch=epoch, code=code, reason=reason))]
+        # A device's own words can be longer than the link allows.
+        told = Evict(session=session, epoch=epoch, code=code, reason=reason[:_MAX_REASON_CHARS])
+        return [(gateway.routing_id, told)]
 
     def _open(self, gateway: Gateway, message: Open) -> list[Outgoing]:
         held = gateway.slots.get(message.session)

@@ -169,7 +169,7 @@ class Stream:
         # Tokens before the delay has passed mean nothing, unless there were steps before those of the log: then they
         # speak of moments before it.
         self.words = self._new_words(int(log.times[0]) / SAMPLE_RATE if log.is_whole else log.last_end_s)
-        for step in range(self._delay if log.is_whole else 1, n_steps + 1):
+        for step in range(max(1, self._delay) if log.is_whole else 1, n_steps + 1):
             before = min(0, step - self._delay) * FRAME_SAMPLES
             samples = max(0, int(log.times[max(0, step - self._delay)]) + before)
             self.words.feed(int(log.text[step - 1]), samples / SAMPLE_RATE)

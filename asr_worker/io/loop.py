@@ -44,6 +44,9 @@ from shared.messages import EventKind, Evict, Reject, StepBlock, Unwelcome, Welc
 MAX_MESSAGES_PER_TURN: Final = 1_024
 """So that a flood cannot keep the model waiting; what is left waits in the socket's own bounded queues."""
 
+UNREAD_S: Final = 5.0
+"""How much longer than usual a gateway may be silent while messages of somebody are still unread."""
+
 LAST_WORDS_S: Final = 0.5
 """How long gateways have to read why their sessions end."""
 
@@ -130,9 +133,9 @@ class Loop:
 
     def _turn(self) -> None:
         self._last_turn_s = self._clock()
-        if self._take_in():
-            # Only now: the heartbeats of a gateway may be among what waited for a long step to end.
-            self._outbox += self._pool.expire(self._last_turn_s)
+        # The heartbeats of a gateway may be among what is still unread. But somebody may send without an end.
+        spare_s = 0.0 if self._take_in() else UNREAD_S
+        self._outbox += self._pool.expire(self._last_turn_s - spare_s)
         self._outbox += self._pool.settle()
         plan = self._pool.plan()
         if plan is None:

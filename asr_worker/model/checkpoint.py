@@ -17,7 +17,7 @@ from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.errors import CheckpointError
 
@@ -127,7 +127,7 @@ def _parse(role: str, path: Path, raw: bytes, file_bytes: int) -> Header:
         for name, entry in entries.items():
             tensors[name] = Found(shape=tuple(int(size) for size in entry["shape"]), dtype=str(entry["dtype"]))
             data_bytes = max(data_bytes, int(entry["data_offsets"][1]))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         msg = f"{where}: is no safetensors file: its header cannot be understood"
         raise CheckpointError(msg) from error
     expected = _LENGTH_BYTES + len(raw) + data_bytes
@@ -184,12 +184,29 @@ def fill(header: Header, needs: Iterable[Need]) -> None:
 
 def _require_numbers(header: Header, name: str, tensor: Tensor) -> None:
     # With one NaN a model runs as ever and never says a word. The two ends tell of all between them, in one pass.
-    if not all(math.isfinite(float(end)) for end in tensor.aminmax()):
+    if not _is_finite(tensor):
         msg = (
             f"{header.role} {header.path}: tensor '{name}': holds infinity or NaN; the file is damaged, or its training"
             " went wrong"
         )
         raise CheckpointError(msg)
+
+
+def require_finite(header: Header, model: nn.Module) -> None:
+    """See that numbers are still numbers once they are in the model: its format may be narrower than the file's.
+
+    Raises:
+        CheckpointError: a parameter holds infinity or NaN.
+    """
+    for name, parameter in model.named_parameters():
+        if not _is_finite(parameter.detach()):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            msg = f"{header.role} {header.path}: '{name}' holds infinity or NaN once it is read as {kind}"
+            raise CheckpointError(msg)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.numel() or all(math.isfinite(float(end)) for end in tensor.aminmax())
 
 
 def copy_into(parameter: Tensor) -> Callable[[Tensor], None]:

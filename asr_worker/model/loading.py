@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asr_worker.core.model import ModelFacts
-from asr_worker.model.checkpoint import Header, Need, fill, problems_of, read_header
+from asr_worker.model.checkpoint import Header, Need, fill, problems_of, read_header, require_finite
 from asr_worker.model.conditioner import condition_need
 from asr_worker.model.device_step import DeviceStep
 from asr_worker.model.kv_cache import KV_FORMATS
@@ -158,12 +158,14 @@ def _place(
         lm, mimi = _build(module, hidden_width(module.model.transformer, lm_header), dtype, place)
         fill(lm_header, _lm_needs(module, lm))
         fill(mimi_header, mimi_needs(mimi))
+        require_finite(lm_header, lm)
+        require_finite(mimi_header, mimi)
         lm.pack()
         mimi.pack(module.batch_size)
         sampler = Sampler(temperature=module.temperature, seed=seed, device=place)
         kv_format = None if kv_cache is None else KV_FORMATS[kv_cache]
         return DeviceStep(lm=lm, mimi=mimi, sampler=sampler, n_slots=module.batch_size, kv_format=kv_format)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, OverflowError, MemoryError) as error:
         # Memory, nearly always: the caches of all slots are taken here.
         reason = str(error).partition("\n")[0]
         msg = (

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -22,18 +22,18 @@ def transcribe(rig: Any, gateway: Any, tmp_path: Path) -> Transcribe:
     """Run the command in the test's folder; return its status and what it wrote."""
 
     async def run(
-        *arguments: str | bytes, stdin: bytes = b"", stdout: int = asyncio.subprocess.PIPE
+        *arguments: str | bytes, stdin: bytes | IO[bytes] = b"", stdout: int = asyncio.subprocess.PIPE
     ) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "asr_cli", "transcribe", "--url", gateway.url, *arguments),
             cwd=tmp_path,
             # Buffered, as users have it: what cannot be written is complained about once more at the end.
             env={**os.environ, "ASR_KEY": f"{rig.KEY},another", "PYTHONUNBUFFERED": ""},
-            stdin=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE if isinstance(stdin, bytes) else stdin,
             stdout=stdout,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(stdin), 30)
+        out, err = await asyncio.wait_for(process.communicate(stdin if isinstance(stdin, bytes) else None), 30)
         assert process.returncode is not None
         return process.returncode, (out or b"").decode(), err.decode()
 
@@ -107,6 +107,13 @@ async def test_a_file_through_standard_input_gives_the_words(
 ) -> None:
     *flags, name = arguments
     assert await transcribe(*flags, stdin=(tmp_path / name).read_bytes()) == (0, words + "\n", "")
+
+
+async def test_standard_input_that_is_a_file_may_be_of_any_format(
+    transcribe: Transcribe, words: str, tmp_path: Path
+) -> None:
+    with (tmp_path / "a.flac").open("rb") as file:
+        assert await transcribe("-", stdin=file) == (0, words + "\n", "")
 
 
 @pytest.mark.usefixtures("words")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import aiohttp
@@ -161,6 +162,23 @@ async def test_a_broken_form_is_refused(service: Any, parts: tuple[bytes, ...], 
 async def test_a_form_that_breaks_off_is_refused(service: Any, parts: tuple[bytes, ...]) -> None:
     got, error = await talk(service, *parts, end=b"")
     assert (got, "the form is malformed" in error["message"]) == (400, True), error
+
+
+async def test_a_long_preamble_is_refused_and_holds_nobody_up(service: Any) -> None:
+    begun = time.monotonic()
+    refused = asyncio.create_task(talk(service, b"\n" * 500_000))
+    while not refused.done():
+        await service.get("/healthz")
+    got, error = await refused
+    assert (got, "it must begin with its boundary" in error["message"]) == (400, True)
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/models/asr", 200), ("/v1/models/x", 404), (PATH, 405)])
+async def test_what_only_looks_is_answered_too(service: Any, path: str, status: int) -> None:
+    got, body = await service.get(path)
+    assert got == status
+    assert json.loads(body).get("id") == ("asr" if status == 200 else None)
 
 
 async def test_a_form_without_a_boundary_is_refused(service: Any) -> None:

@@ -243,6 +243,12 @@ def test_words_are_printed_as_they_come() -> None:
     assert stream.getvalue() == "one two\n"
 
 
+def test_a_word_does_nothing_to_the_terminal() -> None:
+    stream = io.StringIO()
+    LiveWords(stream).show({"type": "Word", "text": "\x1b]0;owned\x07\x1b[2Jé", "start_time": 0.0})
+    assert stream.getvalue() == " ]0;owned  [2Jé"
+
+
 def test_what_goes_wrong_amid_the_words_begins_a_line_of_its_own() -> None:
     for kind, shown in (("Step", ""), ("Word", "one\n")):
         stream = io.StringIO()
@@ -324,6 +330,12 @@ def test_json_holds_the_words_and_their_times() -> None:
     }
     assert json.loads(render_json(Path("a.wav"), None, words))["duration"] is None
     assert render_text(Path("a.wav"), 2.0, words) == "ja ö\n"
+
+
+def test_a_result_may_have_as_long_a_name_as_the_system_allows(tmp_path: Path) -> None:
+    result = tmp_path / ("x" * 251 + ".txt")
+    write_whole(result, "words\n")
+    assert result.read_text() == "words\n"
 
 
 def test_a_result_that_cannot_be_written_leaves_what_was_there_and_nothing_else(

@@ -132,8 +132,16 @@ ROUTE = 'must be a path like "/api/asr-streaming", without "." and ".." as its p
         ("batch_size = 4\n", "", "batch_size is missing: an integer from 1 to 4096"),
         ("temperature = 0", "temperature = -1", "temperature = -1: must be a number from 0 to 100"),
         ("temperature = 0", "temperature = nan", "temperature = nan: must be a number from 0 to 100"),
-        ("temperature = 0", "log_frequency_s = 0.0", f"log_frequency_s = 0.0: {SECONDS}"),
-        ("temperature = 0", "log_frequency_s = 1e300", f"log_frequency_s = 1e+300: {SECONDS}"),
+        (
+            "temperature = 0",
+            "log_frequency_s = 0.0",
+            "log_frequency_s = 0.0: must be a number from 0.08 to 1000000000",
+        ),
+        (
+            "temperature = 0",
+            "log_frequency_s = 1e300",
+            "log_frequency_s = 1e+300: must be a number from 0.08 to 1000000000",
+        ),
         ("temperature = 0", 'dtype_override = "fp8"', 'dtype_override = "fp8": must be one of "bf16", "f16", "f32"'),
         ("temperature = 0", 'mimi = "big"', 'mimi = "big": must be a table'),
         ('path = "/api/asr"', 'path = "api"', f'path = "api": {ROUTE}'),

@@ -14,6 +14,10 @@ from shared.config_rules import access_problems
     [
         ("ratios = [4, 5, 6, 4]", "ratios = [4, 5, 6, 4]: their product times 2 must be 1920, not 960"),
         ("ratios = [4, 0]", "ratios = [4, 0]: must be a list, each item an integer from 1 to 2147483648"),
+        ("context = 1", "context = 1: must be an integer from 2 to "),
+        ("n_filters = 1", "n_filters = 1: must be an integer from 2 to 4096"),
+        ("num_layers = 1025", "num_layers = 1025: must be an integer from 1 to 1024"),
+        ("dimension = 2147483648", "dimension = 2147483648: must be an integer from 1 to 65536"),
         ("num_head = 8", 'num_head: unknown key; did you mean "num_heads"?'),
         ("stride = 8", "stride: unknown key; known are codebook_dim, codebook_size, context, "),
         ("dimension = 100", "dimension = 100: must be num_heads = 8 times an even number (rotary positions pair them)"),
@@ -53,6 +57,25 @@ def test_a_model_must_be_able_to_hear_what_it_says(sample_config: Any) -> None:
 )
 def test_limits_that_contradict_each_other_are_refused(sample_config: Any, table: str, problem: str) -> None:
     assert sample_config.problems(f"{sample_config.base}[gateway]\n{table}\n") == [f"[gateway] {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("asr_delay_in_tokens", "2001", "asr_delay_in_tokens = 2001: must be an integer from 0 to 2000"),
+        ("log_frequency_s", "1e-6", "log_frequency_s = 1e-06: must be a number from 0.08 to "),
+    ],
+)
+def test_what_no_worker_could_keep_is_refused(sample_config: Any, key: str, value: str, problem: str) -> None:
+    lines = [line for line in sample_config.base.splitlines() if not line.startswith(f"{key} =")]
+    at = lines.index("[modules.asr]") + 1
+    (found,) = sample_config.problems("\n".join([*lines[:at], f"{key} = {value}", *lines[at:]]) + "\n")
+    assert found.startswith(f"[modules.asr] {problem}")
+
+
+def test_a_path_with_a_nul_is_no_folder(sample_config: Any) -> None:
+    (found,) = sample_config.problems(sample_config.base + '[gateway]\nspool_dir = "\\u0000"\n')
+    assert found.startswith("[gateway] spool_dir = ")
 
 
 @pytest.mark.parametrize("key", ["min_buffered_audio_s", "max_buffered_audio_s"])

@@ -288,6 +288,29 @@ def test_a_gateway_names_what_is_wrong(parts: list[bytes], complaint: str) -> No
         decode_to_gateway(parts)
 
 
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"\x91" * 1000 + b"\xc0",
+        b"\x81\xa0" * 1000 + b"\xc0",
+        msgpack.packb(list(range(100_000))),
+        msgpack.packb("x" * 9999),
+    ],
+    ids=["deep arrays", "deep maps", "long array", "long text"],
+)
+@pytest.mark.parametrize("message", [TO_WORKER[0], TO_WORKER[2], step_block(1)])
+def test_an_error_does_not_look_into_what_came_in_the_place_of_a_field(message: Any, packed: bytes) -> None:
+    decode = decode_to_gateway if isinstance(message, StepBlock) else decode_to_worker
+    first, *rest = map(bytes, encode(message))
+    values = msgpack.unpackb(first[1:])
+    for place in range(len(values)):
+        pieces = [packed if at == place else msgpack.packb(value) for at, value in enumerate(values)]
+        changed = first[:1] + msgpack.Packer().pack_array_header(len(values)) + b"".join(pieces)
+        with pytest.raises(LinkError) as refused:
+            decode([changed, *rest])
+        assert len(str(refused.value)) < 300
+
+
 @given(
     st.sampled_from([decode_to_worker, decode_to_gateway]),
     st.lists(st.binary(max_size=64), max_size=4),

@@ -3,14 +3,14 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from asr_gateway.io.listener import Connection, listening_socket
+from asr_gateway.io.listener import Connection, is_of_tiny_chunks, listening_socket
 from shared.errors import ConfigError
 
 
@@ -165,3 +165,39 @@ async def test_a_websocket_is_left_to_its_own_clocks() -> None:
         await asyncio.wait_for(told.wait(), 5)
         await asyncio.sleep(0.5)
         assert len(server.connections) == 1
+
+
+def chunked(*sizes: int) -> bytes:
+    return b"".join(b"%x\r\n" % size + b"a" * size + b"\r\n" for size in sizes)
+
+
+def test_many_tiny_chunks_at_once_are_told_from_what_clients_send() -> None:
+    assert is_of_tiny_chunks(chunked(*[1] * 1_000))
+    assert is_of_tiny_chunks(b"a\r\n" + chunked(*[20] * 1_000))
+    assert is_of_tiny_chunks(chunked(200, *[1] * 1_000))
+    assert is_of_tiny_chunks(b"1;x=y\r\na\r\n" * 1_000)
+    assert not is_of_tiny_chunks(chunked(*[1] * 100))
+    assert not is_of_tiny_chunks(chunked(*[100] * 1_000))
+    assert not is_of_tiny_chunks(chunked(60_000))
+    assert not is_of_tiny_chunks(b"\r\n" * 4_000)
+    assert not is_of_tiny_chunks(bytes(range(256)) * 256)
+
+
+async def test_who_sends_a_body_byte_by_byte_is_dropped_and_nobody_else_waits() -> None:
+    taken = 0
+
+    async def take(request: web.Request) -> web.Response:
+        nonlocal taken
+        async for piece in request.content.iter_any():
+            taken += len(piece)
+        return web.Response(text="well")
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with talking_to(app) as (_, reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.write(chunked(*[1] * 20_000))
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert taken < 20_000

@@ -74,6 +74,17 @@ def test_a_dropped_slot_forgets_waiting_and_parked_markers() -> None:
     assert worker.pending() == [0, 0]
 
 
+def test_markers_of_leases_that_ended_do_not_pile_up() -> None:
+    worker = Worker(2)
+    worker.push(1, 1, "kept")
+    for _ in range(50):
+        for number in range(20):
+            worker.push(0, 1_000, str(number))
+        worker.markers.drop(SlotIndex(0))
+        assert len(worker.markers._heap) <= 1 + 2 * 20
+    assert worker.step(1) == [(1, "kept")]
+
+
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.integers(0, 2), st.integers(1, 5)),

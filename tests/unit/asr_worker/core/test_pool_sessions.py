@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asr_worker.core.admission import admit
 from asr_worker.core.gateways import MAX_GATEWAYS
+from asr_worker.core.handshake import Identity
+from asr_worker.core.pool import Pool
+from asr_worker.core.words import WordSaid
+from asr_worker.model.fake import FakeModel
+from asr_worker.model.fake_speech import FakeSettings
 from shared.config import WorkerConfig
 from shared.messages import (
     REJECT_DRAINING,
@@ -25,7 +31,7 @@ from shared.messages import (
     Unwelcome,
     Welcome,
 )
-from shared.units import Epoch, FrameIndex, SessionId
+from shared.units import Epoch, FrameIndex, SessionId, SlotIndex
 
 Fixture = Any  # fixtures of conftest.py, whose classes cannot be imported
 
@@ -138,6 +144,38 @@ def test_a_log_that_the_model_could_not_step_is_rejected(worker: Fixture, change
     assert worker.tell(replace(message, resume=log)) == [ready(1, 0, epoch=2)]
 
 
+@pytest.mark.parametrize("n_steps", [0, 1, 4])
+def test_a_model_that_speaks_at_once_can_be_moved(n_steps: int) -> None:
+    facts = replace(FakeModel(FakeSettings(n_slots=1)).facts, delay_frames=0, whole_words=False)
+    pool = Pool(
+        facts=facts,
+        identity=Identity(worker="wk:test", module="fake"),
+        config=WorkerConfig(),
+        admission=admit(facts, WorkerConfig()),
+        detokenize=lambda pieces: " ".join(map(str, pieces)),
+    )
+    log = ResumeLog(
+        frames=np.arange(n_steps),
+        flags=np.zeros(n_steps, np.uint8),
+        times=np.arange(n_steps + 1) * 1920,
+        text=np.arange(17, 17 + n_steps, dtype=np.int32),
+        codes=np.zeros((n_steps, facts.n_codebooks), np.uint16),
+        pcm=np.zeros((0, 1920), np.float32),
+        steps=n_steps,
+        silence=0,
+        is_whole=True,
+        is_word_open=n_steps > 0,
+        last_end_s=0.0,
+    )
+    pool.handle(b"gw", Hello(version=2, gateway="gw"), 0.0)
+    at = FrameIndex(n_steps)
+    message = Open(session=SessionId(1), epoch=Epoch(2), kind=SessionKind.LIVE, first_frame=at, resume=log)
+    assert [answer for _, answer in pool.handle(b"gw", message, 0.0)] == [ready(1, 0, epoch=2)]
+    stream = pool._leases.stream(SlotIndex(0))
+    (said,) = [event for event in stream.words.feed(0, 1.0) if isinstance(event, WordSaid)] or [None]
+    assert (said.text if said else "") == " ".join(map(str, range(17, 17 + n_steps)))
+
+
 def test_a_higher_epoch_takes_over_and_a_lower_one_is_dropped(worker: Fixture) -> None:
     assert worker.open(1, epoch=2) == ready(1, 0, epoch=2)
     message = Open(session=SessionId(1), epoch=Epoch(1), kind=SessionKind.LIVE, first_frame=FrameIndex(0))
@@ -236,6 +274,11 @@ def test_a_stranger_learns_which_worker_it_talks_to(worker: Fixture, say: str) -
     welcome, *rest = worker.tell(Heartbeat()) if say == "heartbeat" else worker.marker(5, 1, 0)
     assert isinstance(welcome, Welcome)
     assert rest == ([] if say == "heartbeat" else [evict(5, "unknown_session", "the worker holds no such session")])
+
+
+def test_a_long_reason_is_cut_to_what_the_link_takes(worker: Fixture) -> None:
+    worker.open(1)
+    assert worker.keep(worker.pool.evict_all("model_fault", "x" * 9999)) == [evict(1, "model_fault", "x" * 1000)]
 
 
 def test_when_the_model_fails_every_session_is_told(worker: Fixture) -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from asr_worker.model.checkpoint import Need, Wanted, copy_into, fill, problems_of, read_header
+from asr_worker.model.checkpoint import Need, Wanted, copy_into, fill, problems_of, read_header, require_finite
 from asr_worker.model.mimi import MimiEncoder
 from asr_worker.model.needs import mimi_needs
+from asr_worker.model.seanet import CausalConv
 from shared.errors import CheckpointError
 
 
@@ -193,3 +194,20 @@ def test_a_file_of_nothing_but_zeros_is_refused(tmp_path: Path) -> None:
         fill(header, [need("a", 2, 3)[0], need("b", 5)[0]])
     header = written(tmp_path / "b.safetensors", a=torch.zeros(2, 3), b=torch.ones(5))
     fill(header, [need("a", 2, 3)[0], need("b", 5)[0]])
+
+
+def test_a_direction_of_nothing_but_zeros_is_refused(tmp_path: Path) -> None:
+    conv = CausalConv(2, 3, 5)
+    conv.put_normed_weight(torch.ones(3, 1, 1), torch.cat((torch.zeros(1, 2, 5), torch.ones(2, 2, 5))))
+    torch.nn.init.zeros_(conv.bias)
+    with pytest.raises(
+        CheckpointError, match=r"a\.safetensors: 'weight' holds infinity or NaN once it is read as float32"
+    ):
+        require_finite(written(tmp_path / "a.safetensors", a=torch.ones(1)), conv)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"a": {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 4]}}'])
+def test_a_header_that_no_reader_can_read_is_no_header(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text.encode())
+    assert refusal(path) == "is no safetensors file: its header cannot be understood"

@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from asr_worker.core.model import StepPlan
+from asr_worker.model import pages
 from asr_worker.model.checkpoint import read_header
 from asr_worker.model.loading import fingerprint, load_model
 from asr_worker.model.needs import hidden_width
@@ -50,6 +52,27 @@ def test_the_override_decides_the_dtype(small: Any, override: str, dtype: str) -
     model = small.load(replace(small.module, dtype_override=override))
     assert model.facts.dtype == dtype
     assert len(set(tokens(model))) > 4
+
+
+def test_numbers_that_the_dtype_cannot_hold_are_refused(small: Any, tmp_path: Path) -> None:
+    files, tensors = small.files(), load_file(small.files().lm)
+    tensors["text_linear.weight"][3, 0] = 1e6
+    save_file(tensors, tmp_path / "lm")
+    half = replace(small.module, dtype_override="f16")
+    load_model(small.module, replace(files, lm=tmp_path / "lm"), device="cpu", threads=1, seed=1)
+    assert problems(half, files, lm=tmp_path / "lm") == [
+        f"lm_model_file {tmp_path / 'lm'}: 'text_linear' holds infinity or NaN once it is read as float16"
+    ]
+
+
+def test_too_little_memory_is_told_as_such(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(pages, "LARGE_PAGE", 1)
+    monkeypatch.setattr(pages.mmap, "mmap", refuse)
+    with pytest.raises(ConfigError, match=r"no place on cpu for the model with batch_size = .*Cannot allocate memory"):
+        small.load()
 
 
 def test_fewer_codebooks_than_the_file_has_are_enough(small: Any) -> None:
