@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from asr_gateway.core.dialect import ClientEvent, FlushReceived, OpusReceived, SetupReceived
 from asr_gateway.core.g711 import from_a_law, from_mu_law
+from asr_gateway.core.wav_stream import WavStream
 from shared.errors import AsrError, BadMessageError
 from shared.messages import EventKind, StepEvent
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
@@ -28,7 +29,7 @@ from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 HORIZONS_S: Final = (0.5, 1.0, 2.0, 3.0)
 """What the pause heads of Kyutai's models look ahead."""
 DEFAULT_MODEL: Final = "default"
-OPUS: Final = "opus"
+OPUS, WAV = "opus", "wav"
 _FRAME_S: Final = FRAME_SAMPLES / SAMPLE_RATE
 _TELEPHONE_HZ: Final = 8_000
 _PCM_HZ: Final = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -50,7 +51,7 @@ _ENCODINGS: Final[dict[str, tuple[int, Callable[[bytes], NDArray[np.float32]]]]]
     "mulaw_8000": (_TELEPHONE_HZ, from_mu_law),
     "alaw_8000": (_TELEPHONE_HZ, from_a_law),
 }
-FORMATS: Final = (*_ENCODINGS, OPUS)
+FORMATS: Final = (*_ENCODINGS, OPUS, WAV)
 
 
 class Resampler(Protocol):
@@ -93,6 +94,7 @@ class Gradium:
         self._module = module
         self._make_resampler = make_resampler
         self._format = ""
+        self._wav: WavStream | None = None
         self._resampler: Resampler | None = None
         self._rest = b""
         """Half of a sample."""
@@ -145,13 +147,14 @@ class Gradium:
             message = f"setup: input_format {_shown(audio)} is not known; allowed: {', '.join(FORMATS)}"
             raise BadMessageError(message)
         self._format = audio
+        self._wav = WavStream() if audio == WAV else None
         self._begin_stream()
         return SetupReceived()
 
     def _begin_stream(self) -> None:
         self._rest = b""
-        if self._format != OPUS:
-            self._resampler = self._make_resampler(_ENCODINGS[self._format][0])
+        rate = self._wav.rate if self._wav else _ENCODINGS[self._format][0] if self._format in _ENCODINGS else None
+        self._resampler = None if rate is None else self._make_resampler(rate)
 
     def _audio(self, encoded: Any) -> ClientEvent:
         if not isinstance(encoded, str):
@@ -162,6 +165,8 @@ class Gradium:
         except (binascii.Error, ValueError) as error:
             message = f"audio: the field audio must be base64: {error}"
             raise BadMessageError(message[:200]) from None
+        if self._wav is not None:
+            return self._of_wav(self._wav, data)
         if self._resampler is None:
             return OpusReceived(data)
         decode = _ENCODINGS[self._format][1]
@@ -170,6 +175,12 @@ class Gradium:
             n_whole = len(data) // _SAMPLE_BYTES * _SAMPLE_BYTES
             data, self._rest = data[:n_whole], data[n_whole:]
         return self._resampler.feed(decode(data))
+
+    def _of_wav(self, wav: WavStream, data: bytes) -> NDArray[np.float32]:
+        samples = wav.feed(data)
+        if self._resampler is None:
+            self._begin_stream()
+        return samples if self._resampler is None else self._resampler.feed(samples)
 
     def _flush(self, flush_id: Any) -> FlushReceived:
         if not isinstance(flush_id, str | int | None) or len(str(flush_id)) > _SHOWN:

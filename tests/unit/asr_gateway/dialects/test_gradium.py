@@ -1,10 +1,12 @@
 import base64
+import io
 import json
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from asr_gateway.audio.resample import Resampler
 from asr_gateway.core.dialect import Dialect, FlushReceived, OpusReceived, SetupReceived
 from asr_gateway.dialects.gradium import Gradium
-from shared.errors import BadMessageError, NoFreeSlotError
+from shared.errors import BadAudioError, BadMessageError, NoFreeSlotError
 from shared.messages import EventKind, StepEvent
 from shared.units import Epoch, SessionId
 
@@ -76,6 +78,26 @@ def test_what_comes_after_a_flush_is_a_stream_of_its_own() -> None:
     once = np.concatenate([heard(dialect, data), dialect.decode(said(type="flush")).samples])  # type: ignore[union-attr, list-item]
     again = np.concatenate([heard(dialect, data), dialect.decode(said(type="end_of_stream")).samples])  # type: ignore[union-attr, list-item]
     np.testing.assert_array_equal(once, again)
+
+
+def test_a_wav_says_its_rate_itself() -> None:
+    file, pcm = io.BytesIO(), np.random.default_rng(1).integers(-9999, 9999, (8_000, 2)).astype("<i2")
+    soundfile.write(file, pcm, 16_000, format="WAV")
+    dialect, data = dialect_of("wav"), file.getvalue()
+    pieces = [heard(dialect, data[begin : begin + 333]) for begin in range(0, len(data), 333)]
+    end = dialect.decode(said(type="end_of_stream"))
+    assert isinstance(end, FlushReceived)
+    assert end.samples is not None
+
+    resampler = Resampler(16_000)
+    mono = pcm.astype(np.float32).mean(axis=1) / 32768
+    expected = np.concatenate([resampler.feed(mono.astype(np.float32)), resampler.flush()])
+    np.testing.assert_allclose(np.concatenate([*pieces, end.samples]), expected, atol=1e-6)
+
+
+def test_a_wav_that_is_none_is_refused() -> None:
+    with pytest.raises(BadAudioError, match="no WAV"):
+        heard(dialect_of("wav"), bytes(12))
 
 
 def test_opus_is_passed_on() -> None:
@@ -156,7 +178,7 @@ def test_an_error_has_the_close_code_and_ours() -> None:
         (said(type="end_of_stream"), "the first message must be setup, not end_of_stream"),
         (said(type="setup", model_name="gpt"), "model_name 'gpt' is not served by this path; allowed: default, asr"),
         (said(type="setup", model_name=["x"]), r"model_name \['x'\] is not served"),
-        (said(type="setup", input_format="wav"), "input_format 'wav' is not known; allowed: pcm, pcm_8000, "),
+        (said(type="setup", input_format="mp3"), "input_format 'mp3' is not known; allowed: pcm, pcm_8000, "),
         (said(type="setup", input_format=["pcm"]), r"input_format \['pcm'\] is not known"),
         (said(type="hello"), "type 'hello' is unknown; known are setup, audio, flush, end_of_stream"),
         (said(kind="audio"), "type None is unknown"),
