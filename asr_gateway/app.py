@@ -12,7 +12,7 @@ or until one asks again; what is left then is told so and closed.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from random import SystemRandom
@@ -29,6 +29,7 @@ from asr_gateway.core.dialect import Dialect
 from asr_gateway.core.keys import KeyRing
 from asr_gateway.dialects import kyutai
 from asr_gateway.dialects.gradium import Gradium
+from asr_gateway.dialects.openai import UnknownModelError
 from asr_gateway.io.discovery import Discovery
 from asr_gateway.io.dispatch import Dispatch
 from asr_gateway.io.file_routes import FORM_PATH, MODELS_PATH, BodyRoute, FileRoute, FormRoute
@@ -66,21 +67,17 @@ class Gateway:
         )
         self._discovery = Discovery(settings.sources, self._dispatch.links)
         self._files = FileTranscriber(dispatch=self._dispatch, config=self._config, keys=keys, metrics=self._metrics)
-        self._routes = {
-            path: WebSocketRoute(service, keys)
+        self._kyutai = {
+            module.name: WebSocketRoute(self._live_service(module.name, lambda: kyutai), keys)
             for module in settings.modules
-            for path, service in self._live_services(module.name, module.path)
         }
-        self._routes[GRADIUM_PATH] = WebSocketRoute(self._gradium_service(settings.modules[0].name), keys)
+        self._gradium = {
+            module.name: WebSocketRoute(self._live_service(module.name, partial(Gradium, module.name, Resampler)), keys)
+            for module in settings.modules
+        }
+        self._routes = (*self._kyutai.values(), *self._gradium.values())
         self._is_hurried = False
         self._log = structlog.get_logger()
-
-    def _live_services(self, module: str, path: str) -> Iterator[tuple[str, LiveService]]:
-        yield path, self._live_service(module, lambda: kyutai)
-        yield f"{GRADIUM_PATH}/{module}", self._gradium_service(module)
-
-    def _gradium_service(self, module: str) -> LiveService:
-        return self._live_service(module, partial(Gradium, module, Resampler))
 
     def _live_service(self, module: str, make_dialect: Callable[[], Dialect]) -> LiveService:
         return LiveService(
@@ -97,7 +94,7 @@ class Gateway:
 
     async def run(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """Serve on ``listener`` until ``stop`` is set, then drain."""
-        tasks = [self._dispatch.run(), self._discovery.run(), *(route.run() for route in self._routes.values())]
+        tasks = [self._dispatch.run(), self._discovery.run(), *(route.run() for route in self._routes)]
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(task) for task in tasks]
             async with self._listening(listener):
@@ -125,7 +122,7 @@ class Gateway:
         return {"sessions_count": self._dispatch.n_sessions, "files_count": self._files.n_requests}
 
     def _n_leaving(self) -> int:
-        return self._files.n_requests + sum(route.n_clients for route in self._routes.values())
+        return self._files.n_requests + sum(route.n_clients for route in self._routes)
 
     async def _wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -162,10 +159,11 @@ class Gateway:
 
     def _application(self, arrived: Callable[[web.Request], None]) -> web.Application:
         app = web.Application(middlewares=[_guard(arrived)])
-        for path, route in self._routes.items():
-            app.router.add_get(path, self._live(route), allow_head=False)
         for module in self._settings.modules:
+            app.router.add_get(module.path, self._live(self._kyutai[module.name]), allow_head=False)
             self._add_file_route(app, module.path, BodyRoute(module.name, kyutai))
+        for path in (GRADIUM_PATH, f"{GRADIUM_PATH}/{{module}}"):
+            app.router.add_get(path, self._handle_gradium, allow_head=False)
         forms = FormRoute([module.name for module in self._settings.modules])
         self._add_file_route(app, FORM_PATH, forms)
         app.router.add_get(FORM_PATH, _post_only)
@@ -188,6 +186,13 @@ class Gateway:
             return web.json_response({"error": message, "code": "upgrade_required"}, status=426, headers=headers)
 
         return handle
+
+    async def _handle_gradium(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info.get("module", self._settings.modules[0].name)
+        if name not in self._gradium:
+            facts = {"error": f"module {name[:80]!r} is not served here; allowed: {', '.join(self._gradium)}"}
+            return web.json_response(facts | {"code": UnknownModelError.code}, status=UnknownModelError.http_status)
+        return await self._live(self._gradium[name])(request)
 
     def _add_file_route(self, app: web.Application, path: str, route: FileRoute) -> None:
         async def handle(request: web.Request) -> web.StreamResponse:

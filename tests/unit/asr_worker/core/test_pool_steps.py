@@ -1,16 +1,19 @@
 """The pool's steps: who is stepped, what comes back, in which order."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from asr_worker.core import batch
 from asr_worker.model.fake_oracle import FakeTranscript, expected_events
 from shared.config import WorkerConfig
-from shared.messages import EventKind, Evict, Ready, SessionKind, StepBlock, StepFlag
+from shared.messages import EventKind, Evict, Ready, SessionKind, StepBlock, StepEvent, StepFlag
 from shared.units import Epoch, SessionId
+from shared.wire import decode_to_gateway, encode
 
 Fixture = Any  # fixtures of conftest.py, whose classes cannot be imported
 Speech = Callable[[int, int], NDArray[np.float32]]
@@ -23,6 +26,28 @@ def feed(worker: Fixture, session: int, pcm: NDArray[np.float32], first: int = 0
     for start in range(0, len(pcm), 25):
         worker.send(session, pcm[start : start + 25], first + start)
         worker.run()
+
+
+def test_more_events_than_a_message_holds_come_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "MOST_EVENTS", 3)
+    events = tuple(StepEvent(SessionId(1), Epoch(1), MARKER, id=number) for number in range(8))
+    block = StepBlock(
+        sessions=np.ones(2, np.int64),
+        epochs=np.ones(2, np.int32),
+        frames=np.zeros(2, np.int64),
+        steps=np.ones(2, np.int64),
+        flags=np.zeros(2, np.uint8),
+        text=np.zeros(2, np.int32),
+        codes=np.zeros((2, 4), np.uint16),
+        pauses=np.zeros((2, 1), np.float32),
+        events=events,
+    )
+    pieces = list(batch.in_pieces(block))
+    assert [len(piece.sessions) for piece in pieces] == [2, 0, 0]
+    assert sum((piece.events for piece in pieces), ()) == events
+    assert [decode_to_gateway(encode(piece)).events for piece in pieces] == [events[:3], events[3:6], events[6:]]
+    few = replace(block, events=events[:3])
+    assert next(iter(batch.in_pieces(few))) is few
 
 
 def test_a_session_gets_its_words(worker: Fixture, make_speech: Speech) -> None:
