@@ -31,6 +31,9 @@ _RESERVED_ROUTES: Final = frozenset(
 )
 
 
+_RESERVED_FOLDERS: Final = ("/api/speech/asr/", "/v1/models/")
+
+
 def gateway_problems(gateway: GatewayConfig) -> list[str]:
     """Return what contradicts itself in ``[gateway]``."""
     problems = []
@@ -87,7 +90,7 @@ def route_problems(modules: Sequence[ModuleConfig]) -> list[str]:
     for module in modules:
         route = module.path.rstrip("/")
         label = f'[modules.{module.name}] path = "{module.path}"'
-        if route in _RESERVED_ROUTES:
+        if route in _RESERVED_ROUTES or route.startswith(_RESERVED_FOLDERS):
             problems.append(f"{label}: is a route of the service itself")
         if route in taken:
             problems.append(f"{label}: [modules.{taken[route]}] has the same path")

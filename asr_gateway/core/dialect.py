@@ -3,7 +3,7 @@
 Sessions and shells know this protocol only; ``dialects/`` holds the implementations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -19,6 +19,16 @@ class OpusReceived:
     """A piece of the client's Ogg Opus stream, cut anywhere."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesReceived:
+    """More audio than should be decoded at once: pieces of a second or less, ``[n]`` at 24 kHz.
+
+    Whoever takes one may let others have a turn before the next. Taking one may raise BadAudioError.
+    """
+
+    pieces: Iterator[NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,14 @@ class InitReceived:
 
 
 ClientEvent: TypeAlias = (
-    NDArray[np.float32] | OpusReceived | MarkerReceived | FlushReceived | ResetReceived | InitReceived | SetupReceived
+    NDArray[np.float32]
+    | OpusReceived
+    | PiecesReceived
+    | MarkerReceived
+    | FlushReceived
+    | ResetReceived
+    | InitReceived
+    | SetupReceived
 )
 """An array is audio, ``[n]`` at 24 kHz: there are so many that they get no wrapping.
 

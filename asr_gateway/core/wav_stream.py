@@ -99,6 +99,13 @@ class WavStream:
         """Samples per second; None until the header is complete."""
         return self._format.rate if self._format is not None and self._n_left is not None else None
 
+    @property
+    def second_bytes(self) -> int | None:
+        """Bytes of a second of samples; None until the header is complete."""
+        if self._format is None or self._n_left is None:
+            return None
+        return self._format.rate * self._format.n_channels * self._format.sample_bytes
+
     def feed(self, data: bytes) -> NDArray[np.float32]:
         """Return the samples ``[n]`` that are complete, channels averaged; none before the header is.
 

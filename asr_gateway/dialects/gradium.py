@@ -13,15 +13,16 @@ Source: gradium-py, ``docs/websocket_stt_description.md``; what its SDK, LiveKit
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_gateway.core.dialect import ClientEvent, FlushReceived, OpusReceived, SetupReceived
+from asr_gateway.core.dialect import ClientEvent, FlushReceived, OpusReceived, PiecesReceived, SetupReceived
 from asr_gateway.core.g711 import from_a_law, from_mu_law
 from asr_gateway.core.wav_stream import WavStream
+from shared.audio_header import MIN_RATE
 from shared.errors import AsrError, BadMessageError
 from shared.messages import EventKind, StepEvent
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
@@ -115,8 +116,8 @@ class Gradium:
         fields = _fields(data)
         kind = fields.get("type")
         if self._is_ended:
-            message = f"{_shown(kind)} came after end_of_stream"
-            raise BadMessageError(message)
+            # A microphone may be a little late to stop. The last words are on their way.
+            return np.zeros(0, np.float32)
         match kind:
             case "setup" if not self._format:
                 return self._set_up(fields)
@@ -138,7 +139,7 @@ class Gradium:
                 raise BadMessageError(message)
 
     def _set_up(self, fields: Mapping[str, Any]) -> SetupReceived:
-        model, audio = fields.get("model_name", DEFAULT_MODEL), fields.get("input_format", "pcm")
+        model, audio = fields.get("model_name") or DEFAULT_MODEL, fields.get("input_format") or "pcm"
         if model not in (DEFAULT_MODEL, self._module):
             allowed = f"{DEFAULT_MODEL}, {self._module}"
             message = f"setup: model_name {_shown(model)} is not served by this path; allowed: {allowed}"
@@ -152,7 +153,6 @@ class Gradium:
         return SetupReceived()
 
     def _begin_stream(self) -> None:
-        self._rest = b""
         rate = self._wav.rate if self._wav else _ENCODINGS[self._format][0] if self._format in _ENCODINGS else None
         self._resampler = None if rate is None else self._make_resampler(rate)
 
@@ -165,21 +165,37 @@ class Gradium:
         except (binascii.Error, ValueError) as error:
             message = f"audio: the field audio must be base64: {error}"
             raise BadMessageError(message[:200]) from None
-        if self._wav is not None:
-            return self._of_wav(self._wav, data)
-        if self._resampler is None:
+        if self._format == OPUS:
             return OpusReceived(data)
-        decode = _ENCODINGS[self._format][1]
-        if decode is _from_pcm:
-            data = self._rest + data
-            n_whole = len(data) // _SAMPLE_BYTES * _SAMPLE_BYTES
-            data, self._rest = data[:n_whole], data[n_whole:]
-        return self._resampler.feed(decode(data))
+        # A message may hold minutes of telephone audio: no more than a second of it at a time.
+        return self._samples(data) if len(data) <= self._second_bytes() else PiecesReceived(self._pieces(data))
 
-    def _of_wav(self, wav: WavStream, data: bytes) -> NDArray[np.float32]:
-        samples = wav.feed(data)
-        if self._resampler is None:
-            self._begin_stream()
+    def _pieces(self, data: bytes) -> Iterator[NDArray[np.float32]]:
+        begin = 0
+        while begin < len(data):
+            end = begin + self._second_bytes()
+            yield self._samples(data[begin:end])
+            begin = end
+
+    def _second_bytes(self) -> int:
+        """Return how many bytes are a second, or less of it where that is not known yet."""
+        if self._wav is not None:
+            return self._wav.second_bytes or MIN_RATE
+        rate, decode = _ENCODINGS[self._format]
+        return rate * (_SAMPLE_BYTES if decode is _from_pcm else 1)
+
+    def _samples(self, data: bytes) -> NDArray[np.float32]:
+        if self._wav is not None:
+            samples = self._wav.feed(data)
+            if self._resampler is None:
+                self._begin_stream()
+        else:
+            decode = _ENCODINGS[self._format][1]
+            if decode is _from_pcm:
+                data = self._rest + data
+                n_whole = len(data) // _SAMPLE_BYTES * _SAMPLE_BYTES
+                data, self._rest = data[:n_whole], data[n_whole:]
+            samples = decode(data)
         return samples if self._resampler is None else self._resampler.feed(samples)
 
     def _flush(self, flush_id: Any) -> FlushReceived:
@@ -263,4 +279,5 @@ def _shown(value: Any) -> str:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    # ASCII: what a client calls its flush may be half of a surrogate pair, of which there is no UTF-8.
+    return json.dumps(value, separators=(",", ":")).encode("ascii")

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+import structlog
+
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.core.replay import step_records
 from asr_gateway.io.stream import Stream
 from shared.errors import AsrError, LinkError, WorkerLostError
+from shared.log_events import UNEXPECTED_ERROR_CAUGHT
 from shared.messages import StepBlock, StepEvent
 from shared.units import FRAME_SAMPLES, SessionId
 
@@ -38,22 +41,21 @@ class FanOut:
             listener = stream.listener
             try:
                 buffered_pcm = stream.session.stepped(record)
-            except LinkError as error:
-                self._end(stream, WorkerLostError(str(error)))
-                continue
-            if buffered_pcm is None:
-                continue
-            pack_pauses = listener.pack_pauses
-            if has_heads and pack_pauses is not None:
-                if pack_pauses not in packed:
-                    packed[pack_pauses] = pack_pauses(block.pauses)
-                listener.step(record[1], packed[pack_pauses][row], buffered_pcm)
-            if buffered_pcm >= FRAME_SAMPLES or stream.is_starved:
-                _go_on(stream)
-            if session_id in events:
-                self._deliver(events.pop(session_id))
-            else:
-                listener.told()
+                if buffered_pcm is None:
+                    continue
+                pack_pauses = listener.pack_pauses
+                if has_heads and pack_pauses is not None:
+                    if pack_pauses not in packed:
+                        packed[pack_pauses] = pack_pauses(block.pauses)
+                    listener.step(record[1], packed[pack_pauses][row], buffered_pcm)
+                if buffered_pcm >= FRAME_SAMPLES or stream.is_starved:
+                    _go_on(stream)
+                if session_id in events:
+                    self._deliver(events.pop(session_id))
+                else:
+                    listener.told()
+            except Exception as error:  # noqa: BLE001 what breaks in one session ends no other
+                self._give_up(stream, error)
         for of_session in events.values():
             self._deliver(of_session)
 
@@ -62,17 +64,20 @@ class FanOut:
         stream = self._streams.get(events[0].session)
         if stream is None:
             return
-        for event in events:
-            if stream.session.epoch != event.epoch:
-                continue
-            try:
-                is_for_client = stream.session.deliver(event)
-            except LinkError as error:
-                self._end(stream, WorkerLostError(str(error)))
-                return
-            if is_for_client:
-                stream.listener.event(event)
-        stream.listener.told()
+        try:
+            for event in events:
+                if stream.session.epoch == event.epoch and stream.session.deliver(event):
+                    stream.listener.event(event)
+            stream.listener.told()
+        except Exception as error:  # noqa: BLE001 as above
+            self._give_up(stream, error)
+
+    def _give_up(self, stream: Stream, error: Exception) -> None:
+        if isinstance(error, LinkError):
+            self._end(stream, WorkerLostError(str(error)))
+            return
+        structlog.get_logger().exception(UNEXPECTED_ERROR_CAUGHT, **stream.place(), error=type(error).__name__)
+        self._end(stream, AsrError("internal error"))
 
 
 def _go_on(stream: Stream) -> None:

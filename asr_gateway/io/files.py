@@ -12,9 +12,10 @@ While the gateway drains, a file that comes is refused by its headers; those tha
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -27,6 +28,7 @@ from asr_gateway.io.file_routes import FileRoute, Heard, Upload
 from asr_gateway.io.file_stream import FileStream
 from asr_gateway.io.http import authenticate
 from asr_gateway.io.spool import BodyLimits
+from asr_gateway.io.threads import NoThreadError, in_thread
 from asr_gateway.metrics import GatewayMetrics
 from shared.config import GatewayConfig
 from shared.errors import AsrError, ClientGoneError, NoFreeSlotError, UnsupportedEncodingError
@@ -189,7 +191,7 @@ class FileTranscriber:
         facts = {"audio_s": round(audio_s, 2), "wall_s": round(wall_s, 2)}
         self._log.info(FILE_TRANSCRIBED, client=post.key, **post.place(), **facts)
         heard = Heard(events, audio_s)
-        return heard, upload.answer(heard)
+        return heard, await _made(partial(upload.answer, heard))
 
     async def _unless_ended(self, request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
         """Return what ``work`` returns, but give it up when the client closes the connection, or at ``end_all``.
@@ -259,6 +261,14 @@ class FileTranscriber:
         finally:
             turn.set()
         return decoder, stream
+
+
+async def _made(make: Callable[[], web.Response]) -> web.Response:
+    # Of two hours of speech it takes a tenth of a second or two.
+    try:
+        return await in_thread(make)
+    except NoThreadError:
+        return make()
 
 
 async def _wait_briefly(turn: asyncio.Event) -> None:

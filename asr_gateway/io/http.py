@@ -68,8 +68,7 @@ def authenticate(request: web.Request, keys: KeyRing) -> str:
 
 def is_websocket(request: web.Request) -> bool:
     """Return whether the client asks for an upgrade to a WebSocket."""
-    asked = request.headers.get("Upgrade", "").lower().split(",")
-    return request.method == "GET" and "websocket" in (protocol.strip() for protocol in asked)
+    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 def error_response(error: AsrError) -> web.Response:

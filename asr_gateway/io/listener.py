@@ -24,7 +24,7 @@ UNREAD_S: Final = 30.0
 
 _MANY_BYTES: Final = 4_096
 _CHUNK_BYTES: Final = 64
-_TINY_CHUNK: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,2}(?:;[^\r\n]*)?\r\n")
+_TINY_CHUNK: Final = re.compile(rb"\r\n0*[0-9A-Fa-f]{1,2}(?:;[^\r\n]*)?\r\n")
 """The head of a chunk of less than 256 bytes, behind another."""
 
 
@@ -110,10 +110,15 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take in what was read; who sends a body byte by byte, many at once, is dropped."""
-        if is_of_tiny_chunks(data):
+        if is_of_tiny_chunks(data) and self._is_chunked():
             self._drop()
             return
         super().data_received(data)
+
+    def _is_chunked(self) -> bool:
+        # None: its headers came with this, or just before.
+        request = self._current_request
+        return request is None or "chunked" in request.headers.get("Transfer-Encoding", "").lower()
 
     # --- what is unread -----------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ async def spooled_form(request: web.Request, limits: BodyLimits) -> AsyncIterato
                     request.headers, request.content, max_field_size=_MAX_LINE_BYTES, max_headers=_MAX_HEADER_LINES
                 )
                 fields = await _read(parts, spool, limits)
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError, AssertionError) as error:
                 # What aiohttp raises for a form that breaks off, or whose boundaries are not where they belong.
                 message = f"the form is malformed: {error}"
                 raise BadMessageError(message[:200]) from error

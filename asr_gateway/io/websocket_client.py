@@ -49,7 +49,7 @@ class WebSocketClient:
 
     __slots__ = (
         "_clocks", "_dialect", "_error", "_goodbye", "_has_silence_prefix", "_hold", "_is_text", "_key", "_loop",
-        "_pack_step", "_reader", "_reported", "_service", "_transport", "_used", "_was_ready", "_writer",
+        "_pack_step", "_read_until", "_reader", "_reported", "_service", "_transport", "_used", "_was_ready", "_writer",
         "is_over", "pack_pauses", "stream", "told",
     )  # fmt: skip
 
@@ -90,6 +90,8 @@ class WebSocketClient:
         """Why the session ended before its time; from then on nothing more is sent."""
         self.is_over = False
         self._goodbye: asyncio.TimerHandle | None = None
+        self._read_until = 0.0
+        """Until when a client that we have closed on may read what it was sent."""
         self._was_ready = False
         self._used = Usage()
         self._reported = Usage()
@@ -204,6 +206,8 @@ class WebSocketClient:
         self._writer.write(server_frames.close(WSCloseCode.OK, ""))
         if self.stream is not None:
             self._service.dispatch.close(self.stream, code=DONE)
+        # It does all right, and may have a slow line: what it has not read yet is waited for as at any other time.
+        self._read_until = self._loop.time() + self._service.config.slow_consumer_s
         self._end(None)
 
     def _end(self, error: AsrError | None) -> None:
@@ -291,7 +295,13 @@ class WebSocketClient:
     def _abort_soon(self) -> None:
         # Never cancelled: a transport that was closed waits for ever for a client that does not read what is left.
         if self._goodbye is None:
-            self._goodbye = self._loop.call_later(GOODBYE_S, self._transport.abort)
+            self._goodbye = self._loop.call_later(GOODBYE_S, self._abort)
+
+    def _abort(self) -> None:
+        if self._transport.get_write_buffer_size() and self._loop.time() < self._read_until:
+            self._goodbye = self._loop.call_later(GOODBYE_S, self._abort)
+        else:
+            self._transport.abort()
 
     def report(self) -> None:
         """Add to the metrics what was used since the last report."""

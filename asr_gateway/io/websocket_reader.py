@@ -23,6 +23,7 @@ from asr_gateway.core.dialect import (
     InitReceived,
     MarkerReceived,
     OpusReceived,
+    PiecesReceived,
     ResetReceived,
     SetupReceived,
 )
@@ -141,7 +142,9 @@ class WebSocketReader:
                 if not stream.audio(event):
                     self._take_no_more()
             elif isinstance(event, OpusReceived):
-                self._take_opus_now(stream, event.data)
+                self._take_pieces_now(stream, self._opus_pieces(event.data))
+            elif isinstance(event, PiecesReceived):
+                self._take_pieces_now(stream, event.pieces)
             else:
                 self._take_rare(stream, event)
         except AsrError as error:
@@ -153,8 +156,7 @@ class WebSocketReader:
         self.received_bytes += len(data)
         return True
 
-    def _take_opus_now(self, stream: Stream, data: bytes) -> None:
-        pieces = self._opus_pieces(data)
+    def _take_pieces_now(self, stream: Stream, pieces: Iterator[NDArray[np.float32]]) -> None:
         for pcm in pieces:
             # Behind a long piece may come a minute of them, which takes longer to decode than others should wait.
             if not stream.audio(pcm) or len(pcm) >= LONG_PIECE_SAMPLES:
@@ -214,6 +216,8 @@ class WebSocketReader:
                 stream.audio(event)
             elif isinstance(event, OpusReceived):
                 await self._take_pieces(stream, self._opus_pieces(event.data))
+            elif isinstance(event, PiecesReceived):
+                await self._take_pieces(stream, event.pieces)
             else:
                 self._take_rare(stream, event)
         except AsrError as error:
@@ -250,7 +254,7 @@ class WebSocketReader:
         return self._opus.feed_in_pieces(data)
 
     async def _take_pieces(self, stream: Stream, pieces: Iterator[NDArray[np.float32]]) -> None:
-        # A few bytes of Opus can stand for minutes.
+        # A few bytes of Opus, or of a telephone's audio, can stand for minutes.
         await self._wait_for_room()
         for pcm in pieces:
             if self._client.is_over:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -188,3 +189,32 @@ async def test_a_session_survives_its_worker(rig: Any) -> None:
         await client.send("end_of_stream")
         messages += await client.until("end_of_stream")
     assert words_of(messages) == rig.expected_words(pcm.astype(np.float32) / np.float32(32768), flush=True)
+
+
+def masked_text(payload: bytes) -> bytes:
+    n_bytes = len(payload)
+    length = bytes((0x80 | n_bytes,)) if n_bytes < 126 else b"\xff" + n_bytes.to_bytes(8, "big")
+    return b"\x81" + length + bytes(4) + payload
+
+
+async def test_a_slow_reader_gets_all_that_was_said_before_the_end(rig: Any, gateway: Any) -> None:
+    pcm = samples(rig.noise(1_200)).tobytes()
+    pieces = [base64.b64encode(pcm[begin : begin + 400_000]).decode() for begin in range(0, len(pcm), 400_000)]
+    audio = [{"type": "audio", "audio": piece} for piece in pieces]
+    messages = [{"type": "setup"}, *audio, {"type": "end_of_stream"}]
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", gateway.port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 12)
+    writer.write(rig.upgrade().replace(b"/api/asr-streaming", PATH.encode()))
+    await reader.readuntil(b"\r\n\r\n")
+    for message in messages:
+        writer.write(masked_text(json.dumps(message).encode()))
+    received = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while not received.endswith(b"\x88\x02\x03\xe8") and (piece := await reader.read(4096)):
+            received += piece
+            await asyncio.sleep(0.05)
+    writer.close()
+    assert received.count(b'"type":"step"') == 1_200
+    assert b'{"type":"end_of_stream"}' in received

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asr_gateway.audio.resample import Resampler
-from asr_gateway.core.dialect import Dialect, FlushReceived, OpusReceived, SetupReceived
+from asr_gateway.core.dialect import Dialect, FlushReceived, OpusReceived, PiecesReceived, SetupReceived
 from asr_gateway.dialects.gradium import Gradium
 from shared.errors import BadAudioError, BadMessageError, NoFreeSlotError
 from shared.messages import EventKind, StepEvent
@@ -100,16 +100,47 @@ def test_a_wav_that_is_none_is_refused() -> None:
         heard(dialect_of("wav"), bytes(12))
 
 
+@pytest.mark.parametrize("input_format", ["pcm", "ulaw_8000", "wav"])
+def test_a_long_message_is_decoded_a_second_at_a_time(input_format: str) -> None:
+    rate, width = (8_000, 1) if input_format == "ulaw_8000" else (24_000, 2)
+    data = np.random.default_rng(1).integers(0, 256, 10 * rate * width, np.uint8).tobytes()
+    if input_format == "wav":
+        file = io.BytesIO()
+        soundfile.write(file, np.frombuffer(data, "<i2"), rate, format="WAV")
+        data = file.getvalue()
+    dialect = dialect_of(input_format)
+
+    long = dialect.decode(audio(data))
+
+    assert isinstance(long, PiecesReceived)
+    pieces = list(long.pieces)
+    assert max(map(len, pieces)) <= 27_000
+    end = dialect.decode(said(type="end_of_stream"))
+    assert isinstance(end, FlushReceived)
+    assert end.samples is not None
+    assert sum(map(len, pieces)) + len(end.samples) == 240_000
+
+
+def test_a_flush_in_the_midst_of_a_sample_does_not_shift_the_bytes() -> None:
+    data, dialect = np.arange(-5, 5, dtype="<i2").tobytes(), dialect_of()
+    first = heard(dialect, data[:5])
+    flush = dialect.decode(said(type="flush"))
+    assert isinstance(flush, FlushReceived)
+    assert flush.samples is not None
+    rest = heard(dialect, data[5:])
+    assert (np.concatenate([first, flush.samples, rest]) * 32768).tolist() == list(range(-5, 5))
+
+
 def test_opus_is_passed_on() -> None:
     assert dialect_of("opus").decode(audio(b"OggS")) == OpusReceived(b"OggS")
 
 
 def test_flushes_are_answered_by_the_names_that_clients_gave_them() -> None:
     dialect = dialect_of()
-    names: list[Any] = ["1", 7, None, "1"]
+    names: list[Any] = ["1", 7, None, "1", "\ud800"]
     asked = [dialect.decode(said(type="flush", flush_id=name)) for name in names]
     numbers = [flush.id for flush in asked if isinstance(flush, FlushReceived)]
-    assert len(set(numbers)) == 4
+    assert len(set(numbers)) == 5
     answers = [json.loads(dialect.event(event(EventKind.FLUSHED, id=number))) for number in numbers]
     assert answers == [{"type": "flushed", "flush_id": name} for name in names]
     assert not dialect.is_finished
@@ -122,8 +153,10 @@ def test_the_end_is_answered_and_is_the_end() -> None:
     assert not dialect.is_finished
     assert json.loads(dialect.event(event(EventKind.FLUSHED, id=end.id))) == {"type": "end_of_stream"}
     assert dialect.is_finished
-    with pytest.raises(BadMessageError, match="'audio' came after end_of_stream"):
-        dialect.decode(audio(b""))
+    for late in (audio(bytes(3840)), said(type="end_of_stream"), said(type="flush")):
+        nothing = dialect.decode(late)
+        assert isinstance(nothing, np.ndarray)
+        assert not len(nothing)
 
 
 def test_ready_waits_for_the_setup() -> None:
@@ -211,7 +244,7 @@ def test_what_is_wrong_behind_the_setup_is_named(message: bytes, reason: str) ->
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud800"),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
@@ -226,4 +259,6 @@ def test_no_message_does_more_than_to_be_refused(messages: list[dict[str, Any]],
     dialect = dialect_of("pcm" if is_set_up else None)
     with suppress(BadMessageError):
         for message in messages:
-            dialect.decode(json.dumps(message).encode())
+            asked = dialect.decode(json.dumps(message).encode())
+            if isinstance(asked, FlushReceived):
+                dialect.event(event(EventKind.FLUSHED, id=asked.id))

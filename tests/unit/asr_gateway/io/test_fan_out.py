@@ -1,6 +1,7 @@
 """What the listeners of one block hear, and in which order."""
 
 import numpy as np
+import pytest
 
 from asr_gateway.core.dialect import PackPauses
 from asr_gateway.core.limits import AudioAccount, AudioBounds, ByteBudget
@@ -118,3 +119,22 @@ def test_an_answer_to_nothing_ends_its_session() -> None:
     answer = StepEvent(session=SessionId(1), epoch=Epoch(1), kind=EventKind.FLUSHED)
     house.fan_out.hand_out(block([1, 2], answer))
     assert house.diary == ["a step 1 0", "a ended", "b step 1 0", "b told"]
+
+
+@pytest.mark.parametrize("method", ["step", "event", "told"])
+def test_a_listener_that_breaks_ends_its_own_session_only(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    house = House("abc")
+    monkeypatch.setattr(house.streams[SessionId(2)].listener, method, broken)
+    word = StepEvent(SessionId(2), Epoch(1), EventKind.WORD, time_s=0.1, text="word")
+    other = StepEvent(SessionId(3), Epoch(1), EventKind.WORD, time_s=0.1, text="other")
+
+    house.fan_out.hand_out(block([1, 2, 3], word, other))
+
+    assert "b ended" in house.diary
+    assert [line for line in house.diary if line[0] != "b"] == [
+        "a step 1 0", "a told", "c step 1 0", "c other", "c told",
+    ]  # fmt: skip
+    assert list(house.streams) == [1, 3]

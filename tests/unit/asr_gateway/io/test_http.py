@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer, make_mocked_request
 from yarl import URL
 
 from asr_gateway.core.keys import KeyRing
-from asr_gateway.io.http import StaticFiles, authenticate, build_info, error_response, is_websocket
+from asr_gateway.io.http import StaticFiles, authenticate, build_info, error_response
 from shared.errors import BadAudioError, NoFreeSlotError, UnauthorizedError, WorkerLostError
 
 KEYS = KeyRing(("right",))
@@ -22,11 +22,6 @@ def test_the_header_brings_the_key() -> None:
 
 def test_a_websocket_may_bring_the_key_in_the_query() -> None:
     authenticate(make_mocked_request("GET", "/?auth_id=right", UPGRADE), KEYS)
-
-
-def test_a_websocket_may_be_one_of_several_upgrades() -> None:
-    assert is_websocket(make_mocked_request("GET", "/", {"Upgrade": "h2c, WebSocket"}))
-    assert not is_websocket(make_mocked_request("GET", "/", {"Upgrade": "h2c"}))
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])

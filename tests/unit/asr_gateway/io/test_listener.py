@@ -168,19 +168,34 @@ async def test_a_websocket_is_left_to_its_own_clocks() -> None:
 
 
 def chunked(*sizes: int) -> bytes:
-    return b"".join(b"%x\r\n" % size + b"a" * size + b"\r\n" for size in sizes)
+    return b"".join(b"%x\r\n" % size + b"Z" * size + b"\r\n" for size in sizes)
 
 
 def test_many_tiny_chunks_at_once_are_told_from_what_clients_send() -> None:
     assert is_of_tiny_chunks(chunked(*[1] * 1_000))
     assert is_of_tiny_chunks(b"a\r\n" + chunked(*[20] * 1_000))
     assert is_of_tiny_chunks(chunked(200, *[1] * 1_000))
+    assert is_of_tiny_chunks(b"001\r\nZ\r\n" * 1_000)
     assert is_of_tiny_chunks(b"1;x=y\r\na\r\n" * 1_000)
     assert not is_of_tiny_chunks(chunked(*[1] * 100))
     assert not is_of_tiny_chunks(chunked(*[100] * 1_000))
     assert not is_of_tiny_chunks(chunked(60_000))
     assert not is_of_tiny_chunks(b"\r\n" * 4_000)
     assert not is_of_tiny_chunks(bytes(range(256)) * 256)
+
+
+async def test_a_body_of_known_length_may_hold_what_looks_like_chunks() -> None:
+    async def take(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    app, body = web.Application(), chunked(*[1] * 2_000)
+    app.router.add_post("/", take)
+    async with talking_to(app) as (_, reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        await asyncio.sleep(0.1)
+        writer.write(body)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 200 ")
+        assert await reader.readexactly(5) == b"%d" % len(body)
 
 
 async def test_who_sends_a_body_byte_by_byte_is_dropped_and_nobody_else_waits() -> None:
