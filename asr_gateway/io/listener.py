@@ -110,15 +110,17 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take in what was read; who sends a body byte by byte, many at once, is dropped."""
-        if is_of_tiny_chunks(data) and self._is_chunked():
+        if is_of_tiny_chunks(data) and self._is_chunked(data):
             self._drop()
             return
         super().data_received(data)
 
-    def _is_chunked(self) -> bool:
-        # None: its headers came with this, or just before.
+    def _is_chunked(self, data: bytes) -> bool:
         request = self._current_request
-        return request is None or "chunked" in request.headers.get("Transfer-Encoding", "").lower()
+        if request is None:
+            # Its headers are in here, too.
+            return b"chunked" in data.lower()
+        return "chunked" in request.headers.get("Transfer-Encoding", "").lower()
 
     # --- what is unread -----------------------------------------------------------------------------------
 

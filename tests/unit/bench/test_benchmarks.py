@@ -62,6 +62,43 @@ def test_kv_cache() -> None:
     assert 0 < rows[6]["score_error"] < rows[7]["score_error"] < 0.1
 
 
+SILENT = """
+import asyncio, msgpack
+from aiohttp import web
+
+async def greet_and_say_nothing_more(request):
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    await socket.send_bytes(msgpack.packb({"type": "Ready"}))
+    async for _ in socket:
+        pass
+    return socket
+
+async def main():
+    app = web.Application()
+    app.router.add_get("/asr", greet_and_say_nothing_more)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_server_that_answers_nothing_holds_nobody() -> None:
+    with subprocess.Popen([sys.executable, "-c", SILENT], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = f"ws://127.0.0.1:{server.stdout.readline().strip()}/asr"
+        try:
+            (row,) = run("capacity", "--url", url, "--sessions", "1", "--seconds", "1")["rows"]
+        finally:
+            server.kill()
+    assert row["verdict"] == "1 failed: the marker did not come back within 30 s"
+    assert (row["words"], row["first_word_p50_ms"], row["marker_p50_ms"]) == (0, None, None)
+
+
 def test_capacity_of_a_worker_with_the_fake_model() -> None:
     flags = ("--fake-step-ms", "1", "--slots", "2", "--sessions", "2", "--seconds", "2", "--flush")
     (row,) = run("capacity", *flags)["rows"]

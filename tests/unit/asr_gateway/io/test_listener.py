@@ -184,7 +184,8 @@ def test_many_tiny_chunks_at_once_are_told_from_what_clients_send() -> None:
     assert not is_of_tiny_chunks(bytes(range(256)) * 256)
 
 
-async def test_a_body_of_known_length_may_hold_what_looks_like_chunks() -> None:
+@pytest.mark.parametrize("pause_s", [0.0, 0.1])
+async def test_a_body_of_known_length_may_hold_what_looks_like_chunks(pause_s: float) -> None:
     async def take(request: web.Request) -> web.Response:
         return web.Response(text=str(len(await request.read())))
 
@@ -192,13 +193,14 @@ async def test_a_body_of_known_length_may_hold_what_looks_like_chunks() -> None:
     app.router.add_post("/", take)
     async with talking_to(app) as (_, reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(pause_s)
         writer.write(body)
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 200 ")
         assert await reader.readexactly(5) == b"%d" % len(body)
 
 
-async def test_who_sends_a_body_byte_by_byte_is_dropped_and_nobody_else_waits() -> None:
+@pytest.mark.parametrize("pause_s", [None, 0.1])
+async def test_who_sends_a_body_byte_by_byte_is_dropped_and_nobody_else_waits(pause_s: float | None) -> None:
     taken = 0
 
     async def take(request: web.Request) -> web.Response:
@@ -210,9 +212,13 @@ async def test_who_sends_a_body_byte_by_byte_is_dropped_and_nobody_else_waits() 
     app = web.Application()
     app.router.add_post("/", take)
     async with talking_to(app) as (_, reader, writer):
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-        await asyncio.sleep(0.1)
-        writer.write(chunked(*[1] * 20_000))
+        head, body = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", chunked(*[1] * 20_000)
+        if pause_s is None:
+            writer.write(head + body)
+        else:
+            writer.write(head)
+            await asyncio.sleep(pause_s)
+            writer.write(body)
         with suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
     assert taken < 20_000
