@@ -13,15 +13,19 @@ from shared.messages import Hello, Open, SessionKind
 from shared.units import Epoch, FrameIndex, SessionId
 
 
-def test_a_loop_that_stands_still_is_first_not_ready_and_at_last_stuck() -> None:
-    model, config, now = FakeModel(FakeSettings()), WorkerConfig(), 100.0
-    pool = Pool(
+def pool_of(model: FakeModel, config: WorkerConfig) -> Pool:
+    return Pool(
         facts=model.facts,
         identity=Identity(worker="wk:test", module="fake"),
         config=config,
         admission=admit(model.facts, config),
         detokenize=model.detokenize,
     )
+
+
+def test_a_loop_that_stands_still_is_first_not_ready_and_at_last_stuck() -> None:
+    model, config, now = FakeModel(FakeSettings()), WorkerConfig(), 100.0
+    pool = pool_of(model, config)
     with Link(gateway_timeout_s=config.gateway_timeout_s) as link:
         loop = Loop(pool=pool, model=model, link=link, metrics=WorkerMetrics(), drain_s=1.0, clock=lambda: now)
 
@@ -34,13 +38,7 @@ def test_a_loop_that_stands_still_is_first_not_ready_and_at_last_stuck() -> None
 
 def test_a_flood_keeps_no_silent_gateway_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     model, config, now = FakeModel(FakeSettings()), WorkerConfig(), 100.0
-    pool = Pool(
-        facts=model.facts,
-        identity=Identity(worker="wk:test", module="fake"),
-        config=config,
-        admission=admit(model.facts, config),
-        detokenize=model.detokenize,
-    )
+    pool = pool_of(model, config)
     with Link(gateway_timeout_s=config.gateway_timeout_s) as link:
         loop = Loop(pool=pool, model=model, link=link, metrics=WorkerMetrics(), drain_s=1.0, clock=lambda: now)
         monkeypatch.setattr(loop, "_take_in", lambda: False)
