@@ -37,7 +37,8 @@ def _from_8_bits(data: bytes) -> NDArray[np.float32]:
     return (np.frombuffer(data, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
 
 
-def _from_16_bits(data: bytes) -> NDArray[np.float32]:
+def from_16_bits(data: bytes) -> NDArray[np.float32]:
+    """Return the samples ``[n]``, within +-1, of n times two bytes, the lower one first."""
     return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
 
@@ -64,7 +65,7 @@ def _from_doubles(data: bytes) -> NDArray[np.float32]:
 _PCM, _FLOAT, _A_LAW, _MU_LAW = 1, 3, 6, 7
 _DECODERS: Final[dict[tuple[int, int], _Decode]] = {
     (_PCM, 8): _from_8_bits,
-    (_PCM, 16): _from_16_bits,
+    (_PCM, 16): from_16_bits,
     (_PCM, 24): _from_24_bits,
     (_PCM, 32): _from_32_bits,
     (_FLOAT, 32): _from_floats,

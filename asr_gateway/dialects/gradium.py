@@ -14,6 +14,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from asr_gateway.core.dialect import ClientEvent, FlushReceived, OpusReceived, PiecesReceived, SetupReceived
 from asr_gateway.core.g711 import from_a_law, from_mu_law
-from asr_gateway.core.wav_stream import WavStream
+from asr_gateway.core.wav_stream import WavStream, from_16_bits
 from shared.audio_header import MIN_RATE
 from shared.errors import AsrError, BadMessageError
 from shared.messages import EventKind, StepEvent
@@ -34,23 +35,24 @@ OPUS, WAV = "opus", "wav"
 _FRAME_S: Final = FRAME_SAMPLES / SAMPLE_RATE
 _TELEPHONE_HZ: Final = 8_000
 _PCM_HZ: Final = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-_SAMPLE_BYTES: Final = 2
-_FULL_SCALE: Final = 32768.0
 _END: Final = 0
 """Of the flush that brings the last words out; those that a client asks for count from one."""
 _SHOWN: Final = 40
 
 
-def _from_pcm(data: bytes) -> NDArray[np.float32]:
-    return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(_FULL_SCALE)
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    rate: int
+    sample_bytes: int
+    decode: Callable[[bytes], NDArray[np.float32]]
 
 
-_ENCODINGS: Final[dict[str, tuple[int, Callable[[bytes], NDArray[np.float32]]]]] = {
-    "pcm": (SAMPLE_RATE, _from_pcm),
-    **{f"pcm_{rate}": (rate, _from_pcm) for rate in _PCM_HZ},
-    "ulaw_8000": (_TELEPHONE_HZ, from_mu_law),
-    "mulaw_8000": (_TELEPHONE_HZ, from_mu_law),
-    "alaw_8000": (_TELEPHONE_HZ, from_a_law),
+_ENCODINGS: Final[dict[str, _Encoding]] = {
+    "pcm": _Encoding(SAMPLE_RATE, 2, from_16_bits),
+    **{f"pcm_{rate}": _Encoding(rate, 2, from_16_bits) for rate in _PCM_HZ},
+    "ulaw_8000": _Encoding(_TELEPHONE_HZ, 1, from_mu_law),
+    "mulaw_8000": _Encoding(_TELEPHONE_HZ, 1, from_mu_law),
+    "alaw_8000": _Encoding(_TELEPHONE_HZ, 1, from_a_law),
 }
 FORMATS: Final = (*_ENCODINGS, OPUS, WAV)
 
@@ -153,8 +155,10 @@ class Gradium:
         return SetupReceived()
 
     def _begin_stream(self) -> None:
-        rate = self._wav.rate if self._wav else _ENCODINGS[self._format][0] if self._format in _ENCODINGS else None
-        self._resampler = None if rate is None else self._make_resampler(rate)
+        if self._format in _ENCODINGS:
+            self._resampler = self._make_resampler(_ENCODINGS[self._format].rate)
+        elif self._wav is not None and self._wav.rate is not None:
+            self._resampler = self._make_resampler(self._wav.rate)
 
     def _audio(self, encoded: Any) -> ClientEvent:
         if not isinstance(encoded, str):
@@ -181,8 +185,8 @@ class Gradium:
         """Return how many bytes are a second, or less of it where that is not known yet."""
         if self._wav is not None:
             return self._wav.second_bytes or MIN_RATE
-        rate, decode = _ENCODINGS[self._format]
-        return rate * (_SAMPLE_BYTES if decode is _from_pcm else 1)
+        encoding = _ENCODINGS[self._format]
+        return encoding.rate * encoding.sample_bytes
 
     def _samples(self, data: bytes) -> NDArray[np.float32]:
         if self._wav is not None:
@@ -190,12 +194,11 @@ class Gradium:
             if self._resampler is None:
                 self._begin_stream()
         else:
-            decode = _ENCODINGS[self._format][1]
-            if decode is _from_pcm:
-                data = self._rest + data
-                n_whole = len(data) // _SAMPLE_BYTES * _SAMPLE_BYTES
-                data, self._rest = data[:n_whole], data[n_whole:]
-            samples = decode(data)
+            encoding = _ENCODINGS[self._format]
+            data = self._rest + data
+            n_whole = len(data) - len(data) % encoding.sample_bytes
+            self._rest = data[n_whole:]
+            samples = encoding.decode(data[:n_whole])
         return samples if self._resampler is None else self._resampler.feed(samples)
 
     def _flush(self, flush_id: Any) -> FlushReceived:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 from asr_gateway.audio.resample import Resampler
@@ -113,6 +115,17 @@ async def test_telephones_and_other_rates_are_heard(rig: Any, gateway: Any) -> N
             await client.send("end_of_stream")
             messages = await client.until("end_of_stream")
         assert words_of(messages) == rig.expected_words(pcm, flush=True)
+
+
+async def test_ogg_opus_in_pieces_is_heard(rig: Any, gateway: Any) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, rig.noise(25), 24_000, format="OGG", subtype="OPUS")
+    async with ready(gateway, "opus") as client:
+        await client.speak(file.getvalue(), 333)
+        await client.send("end_of_stream")
+        messages = await client.until("end_of_stream")
+    assert sum(message["type"] == "step" for message in messages) == 25
+    assert words_of(messages)
 
 
 async def test_a_flush_brings_the_words_before_its_answer_and_the_stream_goes_on(rig: Any, gateway: Any) -> None:
