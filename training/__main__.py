@@ -3,6 +3,7 @@
 bank      speak the phrases that training is made of (needs Debian's libespeak-ng1, flite)
 train     train from nothing, or from a published checkpoint, and export
 average   make one checkpoint of several that began at the same one
+bias      make a checkpoint say less, or more
 eval      examine checkpoints through the service (needs Debian's festival and voices too)
 samples   make the sample utterances and the words to expect, for a checkpoint that ships
 finetune  adapt a checkpoint of any size to (audio, words with times)
@@ -10,50 +11,29 @@ finetune  adapt a checkpoint of any size to (audio, words with times)
 
 import argparse
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
-from functools import cache
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 import torch
 
-from shared.allocator import keep_freed_memory
-from shared.errors import AsrError, ConfigError
+from shared.errors import AsrError
 from training import words
 from training.average import average
 from training.bank import Bank, synthesise, write_bank
+from training.bias import bias_padding
 from training.espeak import SynthesisError
 from training.evaluate import Examination, examine
-from training.feed import fed
 from training.finetune import FineTuning, fine_tune
 from training.foreign_recordings import foreign_recordings
 from training.kokoro import natural_phrases
 from training.manifest import phrases_of, read_manifest
-from training.net import Net
 from training.people import People
-from training.phone_heads import fit_phone_heads
-from training.progress import Fare, Schedule
 from training.pronunciation import Pronunciations
-from training.published import export, module_of, read_published, take_over, words_of
+from training.run import Run, train
 from training.samples import write_samples
-from training.trainer import Settings, Trainer
-from training.utterance import Batch, UtteranceSource
-
-HERE = Path(__file__).parent
-_PEAK, _PEAK_FROM_CHECKPOINT = 1.5e-3, 4e-4
-"""At 8e-4 the loss of a run from the checkpoint that ships rose."""
-_STATE_SUFFIX: Final = ".pt"
-"""Of a run's state; a published checkpoint is named by its TOML file."""
-_SETTLED_ONLY: Final = {"replay_batches": 6000, "replayed": 3}
-"""Codes of an encoder that stands still from the beginning never grow old; some 80 kB a batch."""
-_KEPT_BYTES: Final = (2 << 30) - 1
-_FRAMES: Final = 64
-"""Of an utterance: longer than the language model's context, so that it never leans on a session's start."""
 
 
 def main() -> None:
@@ -114,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     mean.add_argument("parts", nargs="+", metavar="WEIGHT=FOLDER", type=_part, help="weights together 1")
     mean.add_argument("--out", type=Path, required=True)
     mean.set_defaults(run=lambda args: average(args.parts, args.out))
+    bias = commands.add_parser("bias", help="make a checkpoint say less, or more")
+    bias.add_argument("config", type=Path, help="TOML of the checkpoint")
+    bias.add_argument("bias", type=float, help="what is added to padding's score: above 0 for fewer words")
+    bias.add_argument("--bank", type=Path, required=True)
+    bias.add_argument("--out", type=Path, required=True)
+    bias.set_defaults(run=lambda args: bias_padding(args.config, Bank(args.bank), args.bias, args.out, say))
     evaluate = commands.add_parser("eval", help="examine checkpoints")
     evaluate.add_argument("checkpoints", nargs="+", metavar="NAME=TOML")
     evaluate.add_argument("--out", type=Path, required=True)
@@ -154,35 +140,40 @@ def _bank_arguments(bank: argparse.ArgumentParser) -> None:
     bank.set_defaults(run=_bank)
 
 
-def _train_arguments(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--bank", type=Path, required=True)
-    train.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
-    train.add_argument("--minutes", type=_above_zero, default=60.0)
-    train.add_argument("--steps", type=_count, help="instead of minutes")
-    train.add_argument("--config", type=Path, help="sizes of the model; else the checkpoint's, or demo.toml here")
-    train.add_argument(
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bank", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the state and the checkpoint")
+    parser.add_argument("--minutes", type=_above_zero, default=60.0)
+    parser.add_argument("--steps", type=_count, help="instead of minutes")
+    parser.add_argument("--config", type=Path, help="sizes of the model; else the checkpoint's, or demo.toml here")
+    parser.add_argument(
         "--start-from",
         type=Path,
         help="TOML of a checkpoint, or a run's joint.pt; either may have fewer layers, the former fewer words",
     )
-    train.add_argument(
+    parser.add_argument(
         "--settled", action="store_true", help="leave the encoder of --start-from as it is; the language model learns"
     )
-    train.add_argument(
+    parser.add_argument(
         "--foreign-weight", type=_above_zero, help="of silence in foreign words, beside a word's 1; usually 1.5"
     )
-    train.add_argument(
+    parser.add_argument(
+        "--open-starts",
+        action="store_true",
+        help="foreign words begin with a 0 as well, and a word may be said up to three steps late",
+    )
+    parser.add_argument(
         "--more-wrong-codes",
         type=_share,
         default=0.0,
         metavar="SHARE",
         help="that an utterance's codes may have beside the usual 3 percent: other voices have other codes",
     )
-    train.add_argument("--peak", type=float, help="highest learning rate; 1.5e-3 from nothing, 4e-4 from a checkpoint")
-    train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    train.add_argument("--batch", type=_count, default=8)
-    train.add_argument("--seed", type=int, default=1)
-    train.set_defaults(run=_train)
+    parser.add_argument("--peak", type=float, help="highest learning rate; 1.5e-3 from nothing, 4e-4 from a checkpoint")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=_count, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.set_defaults(run=_train)
 
 
 def say(line: str) -> None:
@@ -213,89 +204,8 @@ def _bank(args: argparse.Namespace) -> None:
     say(f"{Bank(args.bank).hours:.1f} h of speech in {args.bank}")
 
 
-def peak_of(wanted: float | None, *, goes_on: bool) -> float:
-    """Return the highest learning rate: what is wanted, or what did well from nothing or from a checkpoint."""
-    if wanted is not None:
-        return wanted
-    return _PEAK_FROM_CHECKPOINT if goes_on else _PEAK
-
-
-def config_of(wanted: Path | None, start_from: Path | None) -> Path:
-    """Return the file with the sizes to train: what is wanted, or those of the checkpoint that it starts from."""
-    if wanted is not None:
-        return wanted
-    return start_from if start_from is not None and start_from.suffix != _STATE_SUFFIX else HERE / "demo.toml"
-
-
 def _train(args: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
-    # Fresh pages for every tensor, each cleared by the system first, were a fifth of a step.
-    keep_freed_memory(_KEPT_BYTES)
-    args.out.mkdir(parents=True, exist_ok=True)
-    config = config_of(args.config, args.start_from)
-    module = module_of(config)
-    if args.settled and (args.start_from is None or args.start_from.suffix == _STATE_SUFFIX):
-        message = "--settled needs --start-from with the TOML of a checkpoint: its encoder stands still"
-        raise ConfigError(message)
-    net = Net(module, args.seed)
-    bank = Bank(args.bank)
-
-    def utterances(fare: Fare) -> UtteranceSource:
-        n_words = len(words_of(module))
-        return UtteranceSource(
-            bank,
-            n_frames=_FRAMES,
-            delay=module.delay_frames,
-            n_words=n_words,
-            seed=args.seed,
-            fare=fare,
-            foreign_weight=args.foreign_weight,
-        )
-
-    is_published = args.start_from is not None and args.start_from.suffix != _STATE_SUFFIX
-    if args.start_from and not is_published:
-        take_over(net, torch.load(args.start_from, weights_only=True)["net"])
-        net.codebooks.write(net.mimi.quantizer)
-        say(f"starting from {args.start_from}")
-    elif is_published:
-        missed = read_published(net, module_of(args.start_from), args.start_from.parent, args.batch * _FRAMES)
-        say(f"starting from {args.start_from}; the bridge misses {100 * missed:.2f} % of its audio tables")
-    schedule = Schedule(
-        seconds=60 * args.minutes,
-        steps=args.steps,
-        resumed=args.start_from is not None,
-        settled_only=args.settled,
-        peak=peak_of(args.peak, goes_on=args.start_from is not None),
-    )
-    settings = Settings(
-        state=args.out / "state.pt",
-        schedule=schedule,
-        batch_size=args.batch,
-        device=args.device,
-        seed=args.seed,
-        more_wrong_codes=args.more_wrong_codes,
-        **(_SETTLED_ONLY if args.settled else {}),
-    )
-    trainer = Trainer(net=net, n_frames=_FRAMES, settings=settings, report=say)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-
-    # A resumed run must not hear the first batches again.
-    @cache
-    def feed(fare: Fare) -> Callable[[], Batch]:
-        return fed(utterances(fare), size=args.batch, seed=[args.seed, trainer.step], device=args.device)
-
-    def next_batch() -> Batch:
-        return feed(schedule.fare(schedule.done(trainer.elapsed_s, trainer.step), trainer.step))()
-
-    if is_published and trainer.step == 0 and not args.settled:
-        say(f"phone heads taught, loss {fit_phone_heads(net, next_batch, args.device, stopped=stop.is_set):.3f}")
-    if not trainer.run(next_batch, stop.is_set):
-        say(f"stopped at step {trainer.step}; the same command goes on from {settings.state}")
-        return
-    export(net, config, args.out)
-    say(f"wrote {args.out / 'demo.toml'}")
+    train(Run(**{field.name: getattr(args, field.name) for field in fields(Run)}), say)
 
 
 def _eval(args: argparse.Namespace) -> None:

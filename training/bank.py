@@ -49,6 +49,8 @@ VARIANTS: Final = listed(
 _IDS: Final = {word: FIRST_WORD_ID + index for index, word in enumerate(words.VOCABULARY)}
 # Share of phrases of vocabulary words only, mixed, foreign only; the rest is another language altogether.
 _KINDS: Final = (0.52, 0.22, 0.19, 0.07)
+_REAL: Final = 0.93
+"""Share of the foreign words that exist; nobody says the others."""
 _MOST_FAILURES: Final = 20
 """Phrases that may fail for one that does not."""
 
@@ -99,14 +101,14 @@ class PhraseSource:
                 return Phrase(words=spoken, language=rng.choice(self._languages))
 
     def foreign(self, rng: random.Random) -> str:
-        """Draw a word that is not of the vocabulary and does not sound like one, three times in four a real one."""
+        """Draw a word that is not of the vocabulary and does not sound like one, nearly always a real one."""
         if self._alike_share and rng.random() < self._alike_share:
-            is_real = rng.random() < 0.5  # noqa: PLR2004
+            is_real = rng.random() < _REAL
             return rng.choice(rng.choice(self._alikes)) if is_real else self.almost_known(rng)
         draw = rng.random()
-        if draw < 0.75:  # noqa: PLR2004 shares of the three kinds of foreign words
+        if draw < _REAL:
             return self.real(rng)
-        return self.almost_known(rng) if draw < 0.93 else self.nonsense(rng)  # noqa: PLR2004
+        return self.almost_known(rng) if draw < 0.96 else self.nonsense(rng)  # noqa: PLR2004
 
     def real(self, rng: random.Random) -> str:
         """Draw a foreign word that people use, two times in five an everyday one."""

@@ -9,13 +9,17 @@ from torch.nn import functional
 
 from training.net import Heard
 from training.phones import UNKNOWN
-from training.targets import PAD
+from training.targets import END_OF_WORD, PAD, PadWeights
 
 _TEXT: Final = 2.0
 _PHONES: Final = 1.0
 _PHONES_FIRST: Final = 0.3
 _COMMIT: Final = 0.25
 _PAUSES: Final = 0.1
+_AFTER_START: Final = (2.0, 1.67, 1.33, 1.07)
+_KNOWN_START, _FOREIGN_START = 1.5, 0.6
+_LIKELY_START, _UNLIKELY_START = 0.4, 0.15
+_TAKEN, _FORGOTTEN = 0.8, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +27,16 @@ class Wanted:
     """The targets of a batch as tensors; shapes as in `training.targets`, with a batch axis in front."""
 
     text: Tensor
-    weight: Tensor
+    said: Tensor
+    foreign: Tensor
     pause: Tensor
     phones: Tensor
+    pads: PadWeights
+
+    @property
+    def weight(self) -> Tensor:
+        """What each step counts, ``[B, F + 1]``."""
+        return weights(self.text, self.said, self.foreign, self.pads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,7 @@ class Losses:
 
 def losses(heard: Heard, wanted: Wanted) -> Losses:
     """Compare what was heard with what was wanted."""
-    text, pauses = text_losses(heard.text, heard.pauses, wanted)
+    text, pauses = text_losses(heard.text, heard.pauses, wanted.text, wanted.weight, wanted.pause)
     phones = phone_loss(heard.phones, wanted.phones)
     first = phone_loss(heard.phones_first, wanted.phones)
     commit = heard.quantised.commit if heard.quantised else text.new_zeros(())
@@ -65,12 +76,42 @@ def losses(heard: Heard, wanted: Wanted) -> Losses:
     )
 
 
-def text_losses(text: Tensor, pauses: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+def text_losses(scores: Tensor, pauses: Tensor, text: Tensor, weight: Tensor, pause: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weighted loss of the text and the loss of the pause heads."""
-    each = functional.cross_entropy(text.float().flatten(0, 1), wanted.text.flatten(), reduction="none")
-    weight = wanted.weight.flatten()
-    text_loss = (each * weight).sum() / weight.sum()
-    return text_loss, functional.cross_entropy(pauses.float().flatten(0, 2), wanted.pause.flatten())
+    each = functional.cross_entropy(scores.float().flatten(0, 1), text.flatten(), reduction="none")
+    text_loss = (each * weight.flatten()).sum() / weight.sum()
+    return text_loss, functional.cross_entropy(pauses.float().flatten(0, 2), pause.flatten())
+
+
+def weights(text: Tensor, said: Tensor, foreign: Tensor, pads: PadWeights) -> Tensor:
+    """Return what each step counts, ``[B, F + 1]``; a step of a word counts 1.
+
+    With open starts a piece is likely in the first steps after a 0 only. In foreign words padding counts most there,
+    and the more the earlier: who is not sure yet can still wait. Elsewhere in them only a 0 could come, which does
+    no harm.
+    """
+    is_pad = text == PAD
+    weight = torch.where(is_pad, torch.where(foreign, pads.in_foreign_words, pads.in_silence), 1.0)
+    if not pads.open_starts:
+        return weight
+    start = torch.where(foreign, _FOREIGN_START, _KNOWN_START)
+    weight = torch.where(text == END_OF_WORD, start, weight)
+    since = steps_since_start(said)
+    weight = torch.where(is_pad & foreign & (since == 0), pads.in_silence, weight)
+    for steps, factor in enumerate(_AFTER_START, start=1):
+        weight = torch.where(is_pad & foreign & (since == steps), factor * pads.in_foreign_words, weight)
+    return weight
+
+
+def steps_since_start(said: Tensor) -> Tensor:
+    """Return for each step how long ago the last 0 was, ``[B, F + 1]``; 0 if a piece came after it or there is none."""
+    since = torch.zeros_like(said)
+    now = torch.zeros_like(said[:, 0])
+    for step in range(said.shape[1]):
+        since[:, step] = now
+        now = torch.where(said[:, step] > PAD, 0, torch.where(now > 0, now + 1, 0))
+        now = torch.where(said[:, step] == END_OF_WORD, 1, now)
+    return since
 
 
 def fed_text(text: Tensor, start_token: int, generator: torch.Generator, corrupted: float) -> Tensor:
@@ -88,6 +129,25 @@ def fed_text(text: Tensor, start_token: int, generator: torch.Generator, corrupt
     is_wrong = chance < corrupted
     is_wrong[:, 0] = False
     return torch.where(is_wrong, wrong, fed).to(text.device)
+
+
+def with_own_starts(said: Tensor, text: Tensor, starts: Tensor, generator: torch.Generator) -> Tensor:
+    """Return what was said, with the 0s that the model would have said where none is wanted, and without others.
+
+    A kept batch is met again, and the model should have learnt to live with its own wrong starts by then.
+
+    Args:
+        said: tokens ``[B, F + 1]``.
+        text: those that are wanted.
+        starts: the model's probabilities of a 0.
+        generator: of everything drawn.
+    """
+    draw = torch.rand(said.shape, generator=generator).to(said.device)
+    wrong = (said == END_OF_WORD) & (text == PAD)
+    forgotten = wrong & (starts < _UNLIKELY_START) & (draw < _FORGOTTEN)
+    said = torch.where(forgotten, PAD, said)
+    fresh = (said == PAD) & (text == PAD) & (starts > _LIKELY_START) & (draw < _TAKEN)
+    return torch.where(fresh, END_OF_WORD, said)
 
 
 def misheard(

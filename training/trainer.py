@@ -14,18 +14,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training.average import Trail
 from training.encoder import latents_of
-from training.losses import Losses, Wanted, fed_text, losses, misheard, text_losses
+from training.losses import Losses, Wanted, fed_text, losses, misheard, text_losses, with_own_starts
 from training.net import Net
 from training.optimiser import Optimiser
 from training.precision import mixed
 from training.progress import Phase, Schedule
-from training.targets import PAD
+from training.targets import END_OF_WORD, PAD, PadWeights
 from training.utterance import Batch
 
 JOINT_STATE: Final = "joint.pt"
 """The state before the encoder settled: a later, longer run goes on from a copy of it as its state."""
 
-_CORRUPTED_TEXT: Final = 0.12
+_CORRUPTED_TEXT, _CORRUPTED_OPEN = 0.12, 0.06
+"""Share of what is fed that is wrong. Where starts are open, less: what was said differs from what is wanted anyway."""
 _CORRUPTED_CODES: Final = 0.03
 _FRONT_EVERY, _FRONT_EVERY_DISCRETE = 2, 8
 """The encoder's first stage learns in one step of so many: it is a quarter of a step's cost."""
@@ -67,7 +68,8 @@ class Trainer:
     step: int = 0
     elapsed_s: float = 0.0
     phase: Phase | None = None
-    _replay: deque[tuple[Tensor, Wanted]] = field(default_factory=deque)
+    kept: deque[tuple[Tensor, Wanted]] = field(default_factory=deque)
+    """Codes of batches that are learnt from again, with their targets."""
 
     def __post_init__(self) -> None:
         """Make the optimiser and take up a stored state."""
@@ -147,7 +149,7 @@ class Trainer:
                 self.save(self.settings.state.with_name(JOINT_STATE))
                 self.net.tables_from_bridge()
             self.net.round_encoder()
-            self._replay.clear()
+            self.kept.clear()
         self._hold_still(phase)
         self.report(f"step {self.step}: {phase.value}")
         self.phase = phase
@@ -180,7 +182,7 @@ class Trainer:
     def _joint_step(self) -> Losses:
         batch = self._next_batch()
         wanted = self._wanted(batch)
-        fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
+        fed = self._fed(wanted.said, wanted.pads)
         discrete = self.phase is Phase.DISCRETE
         learn_front = self.step % (_FRONT_EVERY_DISCRETE if discrete else _FRONT_EVERY) == 0
         with mixed(self.settings.device):
@@ -201,17 +203,17 @@ class Trainer:
 
     def _replayed(self) -> Tensor:
         """Return the language model's loss on a recent batch's codes: a second lesson at a fourth of the price."""
-        if not self._replay:
+        if not self.kept:
             return torch.zeros((), device=self.settings.device)
         return self._text_loss([self._drawn()])[0]
 
     def _drawn(self) -> tuple[Tensor, Wanted]:
-        return self._replay[int(torch.randint(len(self._replay), (1,), generator=self._generator))]
+        return self.kept[int(torch.randint(len(self.kept), (1,), generator=self._generator))]
 
     def _keep(self, codes: Tensor, wanted: Wanted, n_batches: int) -> None:
-        self._replay.append((codes, wanted))
-        while len(self._replay) > n_batches:
-            self._replay.popleft()
+        self.kept.append((codes, wanted))
+        while len(self.kept) > n_batches:
+            self.kept.popleft()
 
     def _settled_step(self) -> Losses:
         """Encode a new batch as a server would; learn from it together with some that were kept."""
@@ -221,7 +223,7 @@ class Trainer:
             codes = self.net.mimi.quantizer(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         self._keep(codes, self._wanted(batch), self.settings.replay_batches)
         kept = [self._drawn() for _ in range(self.settings.replayed)]
-        total, result = self._text_loss([self._replay[-1], *kept])
+        total, result = self._text_loss([self.kept[-1], *kept])
         self._descend(total)
         if self.settings.schedule.settled_only:
             self.trail.add()
@@ -233,29 +235,36 @@ class Trainer:
         codes = misheard(
             codes, self.net.module.mimi.codebook_size, self._generator, corrupted=_CORRUPTED_CODES, at_most_more=more
         )
-        wanted = Wanted(
-            text=torch.cat([w.text for _, w in chosen]),
-            weight=torch.cat([w.weight for _, w in chosen]),
-            pause=torch.cat([w.pause for _, w in chosen]),
-            phones=chosen[0][1].phones,
-        )
-        fed = fed_text(wanted.text, self._start, self._generator, _CORRUPTED_TEXT)
+        wanted = torch.cat([w.text for _, w in chosen])
+        weight, pause = torch.cat([w.weight for _, w in chosen]), torch.cat([w.pause for _, w in chosen])
+        fed = self._fed(torch.cat([w.said for _, w in chosen]), chosen[0][1].pads)
         with mixed(self.settings.device):
             settled = self.phase is Phase.SETTLED
             audio = self.net.audio_vectors(codes) if settled else self.net.bridged(codes)
             text, pauses = self.net.speak(audio, fed)
-        text_loss, pause_loss = text_losses(text, pauses, wanted)
+        text_loss, pause_loss = text_losses(text, pauses, wanted, weight, pause)
+        if chosen[0][1].pads.open_starts:
+            self._remember_starts(text.detach(), chosen)
         total = 2.0 * text_loss + 0.1 * pause_loss
-        best, is_piece, zero = text.argmax(dim=-1), wanted.text > PAD, text_loss.detach() * 0
+        best, is_piece, zero = text.argmax(dim=-1), wanted > PAD, text_loss.detach() * 0
         return total, Losses(
             total=total.detach(),
             text=text_loss.detach(),
             phones=zero,
             commit=zero,
             pauses=pause_loss.detach(),
-            word_accuracy=(best == wanted.text)[is_piece].float().mean(),
+            word_accuracy=(best == wanted)[is_piece].float().mean(),
             false_words=(best > PAD)[~is_piece].float().mean(),
         )
+
+    def _fed(self, said: Tensor, pads: PadWeights) -> Tensor:
+        corrupted = _CORRUPTED_OPEN if pads.open_starts else _CORRUPTED_TEXT
+        return fed_text(said, self._start, self._generator, corrupted)
+
+    def _remember_starts(self, scores: Tensor, chosen: list[tuple[Tensor, Wanted]]) -> None:
+        starts = scores.float().softmax(dim=-1)[..., END_OF_WORD]
+        for (_, wanted), own in zip(chosen, torch.split(starts, [len(w.said) for _, w in chosen]), strict=True):
+            wanted.said.copy_(with_own_starts(wanted.said, wanted.text, own, self._generator))
 
     def _descend(self, total: Tensor) -> None:
         self.optimiser.zero_grad()
@@ -273,9 +282,11 @@ class Trainer:
     def _wanted(self, batch: Batch) -> Wanted:
         return Wanted(
             text=self._tensor(batch.text),
-            weight=self._tensor(batch.weight),
+            said=self._tensor(batch.said),
+            foreign=self._tensor(batch.foreign),
             pause=self._tensor(batch.pause),
             phones=self._tensor(batch.phones),
+            pads=batch.pads,
         )
 
     def _line(self, recent: deque[Losses], done: float) -> str:

@@ -62,13 +62,15 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """B utterances: ``pcm`` ``[B, F * 1920]`` and their targets stacked."""
+    """B utterances: ``pcm`` ``[B, F * 1920]``, their targets stacked, and what silence counts in them."""
 
     pcm: np.ndarray
     text: np.ndarray
-    weight: np.ndarray
+    said: np.ndarray
+    foreign: np.ndarray
     pause: np.ndarray
     phones: np.ndarray
+    pads: PadWeights
 
 
 class UtteranceSource:
@@ -83,6 +85,7 @@ class UtteranceSource:
         n_noises: clips of 20 s to draw noise from.
         n_words: how many of the bank's words the model is to know; the others are foreign to it.
         foreign_weight: what a step of padding in foreign words counts; None: as the fare has it.
+        open_starts: of the targets (`training.targets`).
     """
 
     def __init__(
@@ -96,13 +99,15 @@ class UtteranceSource:
         fare: Fare = Fare.ALL,
         n_noises: int = _NOISE_CLIPS,
         foreign_weight: float | None = None,
+        open_starts: bool = False,
     ) -> None:
         self._bank = bank
         self.n_frames = n_frames
         self._delay = delay
         self._mix = _MIXES[fare]
+        self._pads = replace(self._mix.pads, open_starts=open_starts)
         if foreign_weight is not None:
-            self._mix = replace(self._mix, pads=replace(self._mix.pads, in_foreign_words=foreign_weight))
+            self._pads = replace(self._pads, in_foreign_words=foreign_weight)
         self._last_id = FIRST_WORD_ID + n_words - 1
         self._rng = np.random.default_rng(seed)
         shares = bank.known_shares(self._last_id)
@@ -119,13 +124,16 @@ class UtteranceSource:
     def batch(self, size: int) -> Batch:
         """Return ``size`` fresh utterances with their targets."""
         drawn = [self.utterance() for _ in range(size)]
-        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay, self._mix.pads) for u in drawn]
+        rng = self._rng if self._pads.open_starts else None
+        wanted: list[Targets] = [targets(u.words, u.sounds, self.n_frames, self._delay, rng) for u in drawn]
         return Batch(
             pcm=np.stack([u.pcm for u in drawn]),
             text=np.stack([t.text for t in wanted]),
-            weight=np.stack([t.weight for t in wanted]),
+            said=np.stack([t.said for t in wanted]),
+            foreign=np.stack([t.foreign for t in wanted]),
             pause=np.stack([t.pause for t in wanted]),
             phones=np.stack([t.phones for t in wanted]),
+            pads=self._pads,
         )
 
     def utterance(self) -> Utterance:

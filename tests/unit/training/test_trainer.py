@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,29 @@ def test_a_run_that_is_settled_only_leaves_the_encoder_and_ends_on_the_average_o
     assert torch.equal(linear, last["trail"]["text_linear"])
     assert not torch.equal(linear, last["net"]["lm.text_linear"])
     assert not (tmp_path / "joint.pt").exists()
+
+
+def test_with_open_starts_kept_batches_take_up_what_the_model_would_have_said(
+    micro: ModuleConfig, tone_bank: Bank, tmp_path: Path
+) -> None:
+    source = UtteranceSource(tone_bank, n_frames=N_FRAMES, delay=6, n_words=42, seed=4, n_noises=2, open_starts=True)
+    made: list[Batch] = []
+
+    def next_batch() -> Batch:
+        made.append(source.batch(4))
+        return replace(made[-1], said=made[-1].said.copy())
+
+    schedule = Schedule(seconds=1, steps=60, settled_only=True, peak=3e-3)
+    settings = Settings(state=tmp_path / "state.pt", schedule=schedule, batch_size=4, seed=4, replayed=3)
+    lines: list[str] = []
+    run = Trainer(net=Net(micro, seed=4), n_frames=N_FRAMES, settings=settings, report=lines.append)
+    run.run(next_batch)
+    kept = torch.cat([wanted.said for _, wanted in run.kept])
+    changed = kept != torch.from_numpy(np.concatenate([batch.said for batch in made]))
+    wanted = torch.from_numpy(np.concatenate([batch.text for batch in made]))
+    assert changed.any()
+    assert set(wanted[changed].tolist()) == {3}
+    assert set(kept[changed].tolist()) <= {0, 3}
 
 
 def test_words_are_read_from_tokens_by_the_servers_rule() -> None:

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-import training
-from training.__main__ import config_of, main, peak_of
+from training.__main__ import main
 
 
 @pytest.mark.parametrize(
@@ -31,18 +30,6 @@ def test_a_run_of_nothing_is_refused_by_name(
     with pytest.raises(SystemExit):
         main()
     assert f"argument {flag}: {complaint}" in capsys.readouterr().err
-
-
-def test_a_run_from_a_checkpoint_learns_slower_unless_it_is_told_otherwise() -> None:
-    assert peak_of(None, goes_on=True) < peak_of(None, goes_on=False)
-    assert peak_of(2e-3, goes_on=True) == peak_of(2e-3, goes_on=False) == 2e-3
-
-
-def test_a_run_has_the_sizes_of_the_checkpoint_that_it_starts_from_unless_told_otherwise() -> None:
-    ours = Path(training.__file__).parent / "demo.toml"
-    assert config_of(None, None) == config_of(None, Path("joint.pt")) == ours
-    assert config_of(None, Path("tuned/demo.toml")) == Path("tuned/demo.toml")
-    assert config_of(Path("mine.toml"), Path("tuned/demo.toml")) == Path("mine.toml")
 
 
 def test_a_run_that_is_settled_only_needs_an_encoder_that_has_learnt(

@@ -39,14 +39,23 @@ def test_simple_speech_has_fewer_foreign_words_and_shorter_pauses(tone_bank: Ban
 
 def test_silence_in_foreign_words_counts_as_much_as_it_is_told(tone_bank: Bank) -> None:
     told = UtteranceSource(tone_bank, n_frames=50, delay=6, n_words=66, seed=2, n_noises=2, foreign_weight=2.5)
-    assert told.batch(12).weight.max() == 2.5
-    assert source(tone_bank, n_words=66).batch(12).weight.max() == 1.5
+    assert told.batch(12).pads.in_foreign_words == 2.5
+    assert source(tone_bank, n_words=66).batch(12).pads.in_foreign_words == 1.5
+
+
+def test_what_was_said_differs_from_what_is_wanted_where_starts_are_open_only(tone_bank: Bank) -> None:
+    opened = UtteranceSource(tone_bank, n_frames=50, delay=6, n_words=66, seed=2, n_noises=2, open_starts=True)
+    batch = opened.batch(12)
+    assert batch.pads.open_starts
+    assert (batch.text != batch.said).any()
+    closed = source(tone_bank, n_words=66).batch(12)
+    assert np.array_equal(closed.text, closed.said)
 
 
 def test_a_batch_has_the_shapes_of_its_targets(tone_bank: Bank) -> None:
     batch = source(tone_bank, n_words=66).batch(3)
     assert batch.pcm.shape == (3, 50 * 1920)
-    assert batch.text.shape == batch.weight.shape == (3, 51)
+    assert batch.text.shape == batch.said.shape == batch.foreign.shape == (3, 51)
     assert batch.pause.shape == (3, 51, 4)
     assert batch.phones.shape == (3, 50, 6)
     assert np.abs(batch.pcm).max() <= 1
