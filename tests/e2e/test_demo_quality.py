@@ -23,12 +23,12 @@ from training.speech import Span  # noqa: E402
 from training.testset import Recording, Studio, Voices  # noqa: E402
 from training.words import PROTOTYPE_WORDS  # noqa: E402
 
-STATED_RATE = 0.05
+STATED_RATE = 0.03
 """Of espeak-ng's trained voices, clean, as the model card says."""
 STATED_FLITE_RATE = 0.03
 """Of flite's trained speakers: more than the worst of the three on the card."""
-STATED_FALSE_SHARE = 0.11
-"""Words heard for each foreign one, of synthetic ones that exist: the worst set that the card names, which is this."""
+STATED_FALSE_SHARE = 0.05
+"""Words heard for each foreign one, of synthetic ones that exist, as the card says of this set."""
 STATED_ALMOST_SHARE = 0.23
 """The same of made-up ones that differ from a known word in one sound."""
 
