@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from shared.errors import CheckpointError, ConfigError
-from training.published import CONFIG_FILE, LM_FILE, MIMI_FILE, TOKENIZER_FILE
+from training.published import CONFIG_FILE, LM_FILE, MIMI_FILE, TOKENIZER_FILE, write_weights
 
 _TOLERANCE: Final = 1e-6
 _LATER: Final = 3
@@ -76,8 +76,7 @@ def average(parts: Sequence[tuple[float, Path]], out: Path) -> None:
     averages = {name: _average([(weight, folder / name) for weight, folder in parts]) for name in (LM_FILE, MIMI_FILE)}
     out.mkdir(parents=True, exist_ok=True)
     for name, tensors in averages.items():
-        save_file(tensors, out / name)
-        (out / name).chmod(0o644)  # safetensors makes files that only their owner may read
+        write_weights(tensors, out / name)
     for name in (TOKENIZER_FILE, CONFIG_FILE):
         shutil.copyfile(parts[0][1] / name, out / name)
 

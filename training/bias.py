@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from shared.errors import ConfigError
@@ -21,7 +21,7 @@ from training.bank import Bank
 from training.encoder import latents_of
 from training.losses import fed_text
 from training.net import Net
-from training.published import module_of, read_published, words_of
+from training.published import module_of, read_published, words_of, write_weights
 from training.targets import PAD
 from training.utterance import UtteranceSource
 
@@ -53,8 +53,7 @@ def bias_padding(toml: Path, bank: Bank, bias: float, out: Path, say: Callable[[
     tensors = load_file(toml.parent / module.lm_model_file)
     scores = tensors[_SCORES]
     scores[PAD] = (scores[PAD].float() + bias * direction).to(scores.dtype)
-    save_file(tensors, out / module.lm_model_file)
-    (out / module.lm_model_file).chmod(0o644)  # safetensors makes files that only their owner may read
+    write_weights(tensors, out / module.lm_model_file)
     say(f"a bias of {bias:+g} in {out}, wrong by {100 * missed:.0f} % of it (root mean square)")
 
 

@@ -77,10 +77,15 @@ def export(net: Net, toml: Path, folder: Path) -> None:
     """Write ``toml``, both weight files and the tokenizer into ``folder``: all that a worker needs."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in ((LM_FILE, lm_tensors(net.lm)), (MIMI_FILE, mimi_tensors(net.mimi, net.codebooks))):
-        save_file(tensors, folder / name)
-        (folder / name).chmod(0o644)  # safetensors makes files that only their owner may read
+        write_weights(tensors, folder / name)
     write_tokenizer(words_of(net.module), folder / TOKENIZER_FILE)
     shutil.copyfile(toml, folder / CONFIG_FILE)
+
+
+def write_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file of weights that others may read, too; safetensors makes it its owner's."""
+    save_file(tensors, path)
+    path.chmod(0o644)
 
 
 def read_published(net: Net, module: ModuleConfig, folder: Path, per_batch: int) -> float:
