@@ -63,6 +63,17 @@ def _above_zero(text: str) -> float:
     return number
 
 
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        message = f"{text!r} is no finite number"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
 def _share(text: str) -> float:
     try:
         share = float(text)
@@ -96,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     mean.set_defaults(run=lambda args: average(args.parts, args.out))
     bias = commands.add_parser("bias", help="make a checkpoint say less, or more")
     bias.add_argument("config", type=Path, help="TOML of the checkpoint")
-    bias.add_argument("bias", type=float, help="what is added to padding's score: above 0 for fewer words")
+    bias.add_argument("bias", type=_finite, help="what is added to padding's score: above 0 for fewer words")
     bias.add_argument("--bank", type=Path, required=True)
     bias.add_argument("--out", type=Path, required=True)
     bias.set_defaults(run=lambda args: bias_padding(args.config, Bank(args.bank), args.bias, args.out, say))

@@ -17,9 +17,12 @@ _PHONES_FIRST: Final = 0.3
 _COMMIT: Final = 0.25
 _PAUSES: Final = 0.1
 _AFTER_START: Final = (2.0, 1.67, 1.33, 1.07)
+"""Open starts: what padding counts in the first steps after a 0 in a foreign word, in units of its usual weight."""
 _KNOWN_START, _FOREIGN_START = 1.5, 0.6
+"""Open starts: what a wanted 0 counts. One too many does no harm, one too few loses a word."""
 _LIKELY_START, _UNLIKELY_START = 0.4, 0.15
 _TAKEN, _FORGOTTEN = 0.8, 0.5
+"""Shares of the likely wrong 0s that a kept batch takes up, and of the unlikely ones that it forgets."""
 
 
 @dataclass(frozen=True, kw_only=True)

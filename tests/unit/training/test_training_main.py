@@ -39,3 +39,13 @@ def test_a_run_that_is_settled_only_needs_an_encoder_that_has_learnt(
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit, match="--settled needs --start-from"):
         main()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "much"])
+def test_a_bias_that_is_no_number_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", "bias", "demo.toml", value, "--bank", "bank", "--out", "out"])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"argument bias: '{value}' is no finite number" in capsys.readouterr().err
