@@ -14,6 +14,8 @@ from shared.config import LmConfig, MimiConfig, ModuleConfig
 FLOAT32_BYTES: Final = 4
 BF16_BYTES: Final = 2
 SCALE_BYTES: Final = 2
+PACKED_BYTES: Final = {"f32": 4, "bf16": 2, "int8": 1, "auto": 4}
+"""Of a weight, by ``cpu_weights``; ``auto`` may keep all of float32."""
 SCRATCH_SLOTS: Final = 1
 """Steps in prepared sizes are filled up with a slot that no session gets."""
 MIMI_FRAMES_PER_STEP: Final = 2
@@ -39,21 +41,32 @@ class MemoryNeed:
     weights: int
     per_slot: int
     reserve: int
+    while_loading: int = 0
+    """Weights before they are packed into fewer bits, when no slot is there yet."""
 
     def slots_that_fit(self, free_bytes: int) -> int:
         """Return how many slots fit into ``free_bytes``, the reserve left alone."""
+        if free_bytes < self.reserve + self.while_loading:
+            return 0
         return max(0, (free_bytes - self.reserve - self.weights) // self.per_slot - SCRATCH_SLOTS)
 
 
 def memory_need(
-    module: ModuleConfig, *, lm_bytes_per_number: int, on_gpu: bool, kv_cache: str | None = None
+    module: ModuleConfig,
+    *,
+    lm_bytes_per_number: int,
+    on_gpu: bool,
+    kv_cache: str | None = None,
+    cpu_weights: str = "f32",
 ) -> MemoryNeed:
     """Return what ``module`` needs.
 
     Mimi is float32 always, the language model takes ``lm_bytes_per_number``, its cache as well unless ``kv_cache``
-    names another format.
+    names another format, and in float32 on CPU its products' weights what ``cpu_weights`` says.
     """
-    lm_weights = lm_parameters(module.model) * lm_bytes_per_number
+    lm_weights = loaded = lm_parameters(module.model) * lm_bytes_per_number
+    if lm_bytes_per_number == FLOAT32_BYTES and not on_gpu:
+        lm_weights -= lm_product_weights(module.model) * (FLOAT32_BYTES - PACKED_BYTES[cpu_weights])
     mimi_weights = mimi_parameters(module.mimi, module.model.audio_codebooks) * FLOAT32_BYTES
     return MemoryNeed(
         weights=lm_weights + mimi_weights,
@@ -63,16 +76,23 @@ def memory_need(
             + ACTIVATION_BYTES_PER_SLOT
         ),
         reserve=GPU_RESERVE_BYTES if on_gpu else CPU_RESERVE_BYTES,
+        while_loading=loaded + mimi_weights,
     )
 
 
 def lm_parameters(model: LmConfig) -> int:
     """Return the number of parameters of the language model."""
-    d, hidden = model.transformer.d_model, model.transformer.hidden
-    layer = 4 * d * d + 3 * d * hidden + 2 * d
+    d = model.transformer.d_model
+    norms = (2 * model.transformer.num_layers + 1) * d
     embeddings = (model.text_in_vocab_size + model.audio_codebooks * model.audio_vocab_size) * d
     heads = 0 if model.extra_heads is None else model.extra_heads.num_heads * model.extra_heads.dim * d
-    return model.transformer.num_layers * layer + embeddings + d + model.text_out_vocab_size * d + heads
+    return lm_product_weights(model) + norms + embeddings + heads
+
+
+def lm_product_weights(model: LmConfig) -> int:
+    """Return how many of them every step multiplies: the layers' and the text scores'."""
+    d, hidden = model.transformer.d_model, model.transformer.hidden
+    return model.transformer.num_layers * (4 * d * d + 3 * d * hidden) + model.text_out_vocab_size * d
 
 
 def lm_cache_numbers(model: LmConfig) -> int:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     missing = [*report_system(), *report_packages(), *report_torch(torch)]
     print_fact("gateway", flavour())
     for module in config.modules:
-        for line in capacity_lines(module, () if worker.device == "cpu" else torch.devices, worker.kv_cache):
+        for line in capacity_lines(module, () if worker.device == "cpu" else torch.devices, worker):
             print_fact(f"{config_path.name} [{module.name}]", line)
         if args.speed and torch.version is not None:
             missing += report_speed(module, config_path, config.source)
@@ -155,7 +155,7 @@ def kernel_line() -> str:
     return f"lacks {' and '.join(lacks)}: torch's slower attention runs" if lacks else "can be compiled"
 
 
-def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], kv_cache: str | None = None) -> Iterator[str]:
+def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], worker: WorkerConfig) -> Iterator[str]:
     """Yield how many slots of ``module`` fit, on each GPU or on the CPU, and what is risky about its numbers there.
 
     Memory only: speed is another matter.
@@ -163,11 +163,23 @@ def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], kv_cac
     places = [(f"cuda:{i}", device.free_bytes, lm_number_format(device.capability)) for i, device in enumerate(devices)]
     for place, free_bytes, default_dtype in places or [("cpu", free_memory_bytes(), lm_number_format(None))]:
         dtype = module.dtype_override or default_dtype
-        need = memory_need(module, lm_bytes_per_number=BYTES_PER_NUMBER[dtype], on_gpu=bool(devices), kv_cache=kv_cache)
+        is_narrow = not devices and dtype == "f32" and worker.cpu_weights in {"bf16", "int8"}
+        formats = [
+            dtype,
+            *([f"weights in {worker.cpu_weights}"] if is_narrow else []),
+            *([f"caches in {worker.kv_cache}"] if worker.kv_cache else []),
+        ]
+        need = memory_need(
+            module,
+            lm_bytes_per_number=BYTES_PER_NUMBER[dtype],
+            on_gpu=bool(devices),
+            kv_cache=worker.kv_cache,
+            cpu_weights=worker.cpu_weights,
+        )
         yield (
             f"{need.slots_that_fit(free_bytes)} slots would fit into the memory of {place} (batch_size is "
             f"{module.batch_size}; weights {need.weights / GB:.2f} GB, {need.per_slot / 1e6:.1f} MB for each slot, "
-            f"{dtype}{f', caches in {kv_cache}' if kv_cache else ''})"
+            f"{', '.join(formats)})"
         )
         if dtype == "f16":
             yield F16_RISK

@@ -52,6 +52,7 @@ def load(settings: WorkerSettings) -> AsrModel:
             threads=settings.worker.threads,
             seed=settings.worker.seed,
             kv_cache=settings.worker.kv_cache,
+            cpu_weights=settings.worker.cpu_weights,
             attention=settings.worker.attention,
         )
         started = real.started

@@ -7,7 +7,7 @@ REFERENCE := $(if $(REFERENCE_PYTHON),--reference-python $(REFERENCE_PYTHON))
 
 GPU_STEP = $(BIN)/python -m bench.step --device cuda --dtypes bf16 --sizes 1b --rounds 20 --steps 10
 
-.PHONY: bench bench-long bench-kv-cache bench-gpu
+.PHONY: bench bench-long bench-formats bench-gpu
 
 bench: $(READY) ## run the short benchmarks, some minutes (REFERENCE_PYTHON= COMPILED= BENCH_FLAGS=--keep)
 	@$(BIN)/python -m bench.wire $(BENCH_FLAGS)
@@ -21,8 +21,8 @@ bench: $(READY) ## run the short benchmarks, some minutes (REFERENCE_PYTHON= COM
 	$(BIN)/python -m bench.scaling $(BENCH_FLAGS)
 	$(BIN)/python -m bench.capacity --sessions 8 32 --seconds 10 $(BENCH_FLAGS)
 
-bench-kv-cache: $(INSTALLED) ## count the tokens that caches in 8 bits change, minutes (BENCH_FLAGS=)
-	@$(BIN)/python -m bench.kv_cache $(BENCH_FLAGS)
+bench-formats: $(INSTALLED) ## count the tokens that caches and weights in fewer bits change, minutes (BENCH_FLAGS=)
+	@$(BIN)/python -m bench.formats $(BENCH_FLAGS)
 
 bench-long: $(INSTALLED) ## search the capacity of this machine; what is found must hold for ten minutes (BENCH_FLAGS=)
 	@$(BIN)/python -m bench.step --rounds 12 $(REFERENCE) $(BENCH_FLAGS)

@@ -1,6 +1,7 @@
-"""The floor of a gateway: a bare aiohttp server that reads the same bytes and answers with the same bytes.
+"""The floors of a gateway: a bare aiohttp server that reads the same bytes and answers.
 
-    python -m bench.echo --port 9000 --every 4      a Step for every four messages
+    python -m bench.echo --port 9000                what it was sent: an echo
+    python -m bench.echo --port 9000 --every 4      a Step for every four messages, as many bytes as a gateway's
 
 It decodes nothing and knows no worker. Run by ``bench.gateway``.
 """
@@ -26,7 +27,7 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--every", type=int, default=1, help="messages for each answer")
+    parser.add_argument("--every", type=int, help="messages for each Step; default: each message is sent back")
     options = parser.parse_args()
     application = web.Application()
 
@@ -38,7 +39,7 @@ def main() -> None:
         async for message in socket:
             if message.type is not WSMsgType.BINARY:
                 continue
-            if len(message.data) < SHORT_BYTES and b"Marker" in message.data:
+            if options.every is None or (len(message.data) < SHORT_BYTES and b"Marker" in message.data):
                 await socket.send_bytes(message.data)
                 continue
             n += 1

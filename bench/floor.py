@@ -84,16 +84,21 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     return machine
 
 
-def work_of(size: Size, *, active: int, fill: float, dtype: torch.dtype, kv_bytes: int) -> Work:
+def work_of(
+    size: Size, *, active: int, fill: float, dtype: torch.dtype, kv_bytes: int, lm_bytes: int | None = None
+) -> Work:
     """Return what one step of ``active`` rows needs.
 
-    ``dtype`` is the language model's; a number in its cache has ``kv_bytes``, scales left aside.
+    ``dtype`` is the language model's; a number in its cache has ``kv_bytes``, scales left aside. If its weights are
+    kept in ``lm_bytes`` each, fewer than the dtype's, only their reading counts: what their products cost at best was
+    not measured.
     """
     with torch.device("meta"):
         lm = LanguageModel(size.lm, hidden=size.lm.transformer.hidden, dtype=dtype)
         mimi = MimiEncoder(size.mimi, size.lm.audio_codebooks)
-    tables = lm.text_emb.nbytes + lm.audio_emb.nbytes
-    weights = sum(p.nbytes for p in (*lm.parameters(), *mimi.parameters())) - tables
+    n_tables = lm.text_emb.numel() + lm.audio_emb.numel()
+    n_lm_weights = sum(p.numel() for p in lm.parameters()) - n_tables
+    weights = n_lm_weights * (lm_bytes or dtype.itemsize) + sum(p.nbytes for p in mimi.parameters())
     sizes = size.lm.transformer
     seen_lm = max(1.0, fill * sizes.context) * sizes.num_layers * sizes.d_model
     seen_mimi = max(2.0, fill * size.mimi.context) * size.mimi.num_layers * size.mimi.dimension
@@ -108,7 +113,7 @@ def work_of(size: Size, *, active: int, fill: float, dtype: torch.dtype, kv_byte
     return Work(
         read_bytes=weights + active * rings,
         mimi_flops=active * (mimi_flops + 8 * seen_mimi),
-        lm_flops=active * (lm_flops + 4 * seen_lm),
+        lm_flops=0.0 if lm_bytes else active * (lm_flops + 4 * seen_lm),
     )
 
 

@@ -25,6 +25,7 @@ from bench.sizes import NAMES, Size, prepare
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 KV_BYTES = {"model": None, "bf16": 2, "int8": 1, "fp8": 1}
+WEIGHT_BYTES = {"f32": None, "bf16": 2, "int8": 1}
 TARGETS = {1: 0.5, 8: 0.5, 32: 0.75}
 """Of the reference's time, full step on CPU in exact float32 (issue 4)."""
 LIMIT = "weights and visible KV are read once for each step, products run at the core's peak"
@@ -68,6 +69,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fills", nargs="+", type=float, default=[1.0], help="visible share of the rings")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["f32"])
     parser.add_argument("--kv-caches", nargs="+", choices=KV_BYTES, default=["model"], help="of ours")
+    parser.add_argument("--cpu-weights", nargs="+", choices=WEIGHT_BYTES, default=["f32"], help="of ours, on CPU")
     parser.add_argument("--attention", choices=["auto", "torch"], default="auto", help="of ours, on CUDA")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -110,8 +112,10 @@ def specs_of(size: Size, options: argparse.Namespace) -> list[Spec]:
             device=options.device,
             threads=options.threads,
             kv_cache=None if kv_cache == "model" else kv_cache,
+            cpu_weights=cpu_weights,
             attention=options.attention,
         )
+        for cpu_weights in options.cpu_weights
         for kv_cache in options.kv_caches
         for dtype in options.dtypes
         for fill in options.fills
@@ -137,7 +141,15 @@ def measure(
             turns[engine.name].append(median(turn.cpu_ms if spec.device == "cpu" else turn.wall_ms))
     dtype = DTYPES[spec.dtype]
     kv_bytes = KV_BYTES[spec.kv_cache or "model"] or dtype.itemsize
-    floor_ms = work_of(size, active=spec.active, fill=spec.fill, dtype=dtype, kv_bytes=kv_bytes).floor_ms(machine)
+    work = work_of(
+        size,
+        active=spec.active,
+        fill=spec.fill,
+        dtype=dtype,
+        kv_bytes=kv_bytes,
+        lm_bytes=WEIGHT_BYTES[spec.cpu_weights],
+    )
+    floor_ms = work.floor_ms(machine)
     reference = times.get("moshi")
     rows = []
     for name, taken in times.items():
@@ -152,6 +164,7 @@ def measure(
                 "engine": name + (" (encode only)" if name == "rustymimi" else ""),
                 "dtype": spec.dtype,
                 "kv_cache": spec.kv_cache or spec.dtype,
+                "weights": spec.dtype if spec.cpu_weights == "f32" else spec.cpu_weights,
                 "batch": spec.batch,
                 "active": spec.active,
                 "fill": spec.fill,
@@ -164,16 +177,21 @@ def measure(
                 "of_moshi": share,
                 "of_moshi_p10": quantile(shares, 0.1) if shares else None,
                 "of_moshi_p90": quantile(shares, 0.9) if shares else None,
-                "target": TARGETS.get(spec.batch) if name == "ours" and spec.dtype == "f32" else None,
+                "target": TARGETS.get(spec.batch) if name == "ours" and is_exact(spec) else None,
             }
         )
         sys.stderr.write(f"{size.name} B={spec.batch} active={spec.active} {name}: {own_ms:.2f} ms\n")
     return rows
 
 
+def is_exact(spec: Spec) -> bool:
+    """Return whether all numbers are float32."""
+    return spec.dtype == "f32" and spec.kv_cache is None and spec.cpu_weights == "f32"
+
+
 def can_step(engine: str, size: Size, spec: Spec) -> bool:
     """Return whether an engine knows such a model: rustymimi has the published size only, and no rows that rest."""
-    if engine == "moshi" and spec.kv_cache is not None:
+    if engine == "moshi" and (spec.kv_cache is not None or spec.cpu_weights != "f32"):
         return False
     return engine != "rustymimi" or (size.name == "full" and spec.active == spec.batch and spec.device == "cpu")
 

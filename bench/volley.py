@@ -24,6 +24,8 @@ _BINARY, _PONG = 0x82, 0x8A
 _READY: Final = b"\x81\xa4type\xa5Ready"
 _STEP: Final = b"\x84\xa4type\xa4Step"
 _ERROR: Final = b"\xa5Error"
+_AUDIO: Final = (b"\x82\xa4type\xa5Audio", b"\x82\xa4type\xa7OggOpus")
+"""How a client's own messages begin, if a server sends them back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +42,12 @@ class Volleys:
 
 
 class _Socket(asyncio.Protocol):
-    """One connection; counts what it hears."""
+    """One connection; counts what it hears. ``per_frame`` of its own messages, sent back, count as a Step."""
 
-    def __init__(self, heard: asyncio.Event) -> None:
+    def __init__(self, heard: asyncio.Event, per_frame: int) -> None:
         self._heard = heard
+        self._per_frame = per_frame
+        self._n_echoes = 0
         self._buffer = b""
         self._is_open = False
         self.transport: asyncio.Transport
@@ -81,6 +85,9 @@ class _Socket(asyncio.Protocol):
     def _hear(self, opcode: int, payload: bytes) -> None:
         if payload.startswith(_STEP):
             self.n_steps += 1
+        elif payload.startswith(_AUDIO):
+            self._n_echoes += 1
+            self.n_steps = self._n_echoes // self._per_frame
         elif opcode == _PONG:
             self.n_pongs += 1
         elif payload == _READY:
@@ -128,7 +135,7 @@ class _Crowd:
     async def connect(self) -> None:
         """Open all sessions."""
         for _ in range(self._volleys.n_clients + 1):
-            self._sockets.append(await _connect(self._volleys, self._heard))
+            self._sockets.append(await _connect(self._volleys, self._heard, self._per_frame))
         self.clients = self._sockets[1:]
         await self._until(lambda: all(socket.is_ready for socket in self._sockets))
         for message in self._packets.head:
@@ -171,10 +178,10 @@ class _Crowd:
                 await self._heard.wait()
 
 
-async def _connect(volleys: Volleys, heard: asyncio.Event) -> _Socket:
+async def _connect(volleys: Volleys, heard: asyncio.Event, per_frame: int) -> _Socket:
     url = urlsplit(volleys.url)
     loop = asyncio.get_running_loop()
-    _, socket = await loop.create_connection(lambda: _Socket(heard), url.hostname or "", url.port or 80)
+    _, socket = await loop.create_connection(lambda: _Socket(heard, per_frame), url.hostname or "", url.port or 80)
     lines = (
         f"GET {url.path} HTTP/1.1",
         f"Host: {url.netloc}",

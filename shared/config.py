@@ -216,6 +216,11 @@ class WorkerConfig:
         "what the model runs on", default="auto"
     )
     threads: Annotated[int, Range(1, 1024)] = said("of one step on CPU", default=1)
+    cpu_weights: Annotated[str, Choice(("f32", "bf16", "int8", "auto"))] = said(
+        'number format of the language model\'s weights on CPU: "f32" is exact, fewer bits are faster for large models,'
+        ' "auto" is decided by timing them at start-up',
+        default="f32",
+    )
     kv_cache: Annotated[str, Choice(("bf16", "int8", "fp8"))] | None = said(
         "number format of the language model's caches; default: the model's. 8 bits hold twice the sessions of bf16",
         default=None,

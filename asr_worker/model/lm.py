@@ -15,7 +15,7 @@ from torch.nn import functional
 from asr_worker.model.attention import Memory, Sequence
 from asr_worker.model.kv_cache import KvFormat
 from asr_worker.model.norms import RmsNorm
-from asr_worker.model.products import linear, pack_weights
+from asr_worker.model.products import MakeProduct, Product, StepProduct, can_pack, linear
 from asr_worker.model.ring import Ring
 from asr_worker.model.rows import Rows
 from asr_worker.model.transformer import LmLayer, Transformer
@@ -48,6 +48,8 @@ class LanguageModel(nn.Module):
         self._first_ids: Tensor
         self.register_buffer("condition", None, persistent=False)
         self.condition: Tensor | None
+        self._score: StepProduct | None = None
+        """The text scores' weight, once it is packed."""
 
     def new_ring(self, n_rows: int, form: KvFormat | None = None) -> Ring:
         """Return the ring of ``n_rows`` fresh slots, on the parameters' device; ``form``: how it keeps numbers."""
@@ -64,10 +66,12 @@ class LanguageModel(nn.Module):
             form=form,
         )
 
-    def pack(self) -> None:
-        """Pack the weights for CPU; from here on it only steps."""
-        self.transformer.pack()
-        pack_weights(self, "text_linear")
+    def pack(self, product: MakeProduct = Product) -> None:
+        """Pack the weights for CPU, ``product`` says how; from here on it only steps."""
+        self.transformer.pack(product)
+        if can_pack(self.text_linear):
+            self._score = product(self.text_linear)
+            del self.text_linear
 
     def step(
         self, text: Tensor, audio: Tensor, ring: Ring, active: Tensor, rows: Rows | None = None
@@ -112,7 +116,9 @@ class LanguageModel(nn.Module):
     def _run(self, text: Tensor, audio: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         normed = self.out_norm(self.transformer(self._embed(text, audio), memory))
         heads = linear(normed, self.extra_heads.flatten(0, 1)).view(*text.shape, *self.extra_heads.shape[:2])
-        return linear(normed, self.text_linear), heads
+        if self._score is None:
+            return linear(normed, self.text_linear), heads
+        return self._score(normed.flatten(0, -2)).view(*text.shape, -1), heads
 
     def _embed(self, text: Tensor, audio: Tensor) -> Tensor:
         """Sum the embeddings of one position; half precision text first, rounding after each as moshi-server does."""

@@ -6,7 +6,8 @@ is wrong with all three files is one error.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,6 +18,7 @@ from torch import Tensor
 from asr_worker.core.model import ModelFacts
 from asr_worker.model.checkpoint import Header, Need, fill, problems_of, read_header, require_finite
 from asr_worker.model.conditioner import condition_need
+from asr_worker.model.cpu_weights import pack_lm
 from asr_worker.model.device_step import DeviceStep
 from asr_worker.model.kv_cache import KV_FORMATS
 from asr_worker.model.lm import LanguageModel
@@ -61,6 +63,7 @@ def load_model(
     capture: bool = True,
     is_prepared: bool = False,
     kv_cache: str | None = None,
+    cpu_weights: str = "f32",
     attention: str = "auto",
 ) -> TorchAsrModel:
     """Load a module's model and warm it up.
@@ -77,11 +80,12 @@ def load_model(
         capture: on CUDA, run the step as captured graphs.
         is_prepared: also on CPU, step by an index in prepared sizes, as is always done on CUDA.
         kv_cache: number format of the language model's caches, of ``KV_FORMATS``; None: the model's dtype.
+        cpu_weights: on CPU, number format of the language model's weights: of ``CPU_WEIGHTS``, or ``auto``.
         attention: on CUDA, ``auto`` or ``torch``: see ``TorchAsrModel.start``.
 
     Raises:
         CheckpointError: something is wrong with the files; names everything.
-        ConfigError: the device, the dtype or a condition is impossible, or the memory too small.
+        ConfigError: the device, a number format or a condition is impossible, or the memory too small.
         ModelFaultError: the device failed.
     """
     place = _set_up_torch(device, threads)
@@ -97,8 +101,11 @@ def load_model(
     problems += layer_problems(mimi_header, MIMI_PREFIX, module.mimi.num_layers)
     if problems:
         raise CheckpointError(*problems)
+    lm, mimi = _place(module, lm_header, mimi_header, place=place, dtype=dtype)
+    with _room_for(module, place):
+        weights = pack_lm(lm, cpu_weights, n_rows=module.batch_size)
     model = TorchAsrModel(
-        step=_place(module, lm_header, mimi_header, place=place, dtype=dtype, seed=seed, kv_cache=kv_cache),
+        step=_with_slots(module, lm, mimi, seed=seed, kv_cache=kv_cache),
         tokenizer=tokenizer,
         facts=_facts(module, tokenizer, fingerprint(module, lm_header, mimi_header, files.tokenizer), place, dtype),
         is_prepared=is_prepared or place.type == "cuda",
@@ -107,6 +114,8 @@ def load_model(
     if place.type == "cpu":
         keep_freed_memory(KEPT_BYTES)
     model.started["kv_cache"] = kv_cache or model.facts.dtype
+    if weights is not None:
+        model.started["cpu_weights"] = weights
     model.start(capture=capture, attention=attention)
     return model
 
@@ -140,33 +149,49 @@ def _build(
 
 
 def _place(
-    module: ModuleConfig,
-    lm_header: Header,
-    mimi_header: Header,
-    *,
-    place: torch.device,
-    dtype: torch.dtype,
-    seed: int,
-    kv_cache: str | None,
-) -> DeviceStep:
-    """Bring the weights onto the device and take memory for all slots.
+    module: ModuleConfig, lm_header: Header, mimi_header: Header, *, place: torch.device, dtype: torch.dtype
+) -> tuple[LanguageModel, MimiEncoder]:
+    """Bring the weights onto the device.
 
     Raises:
         ConfigError: the device has no room.
     """
-    try:
+    with _room_for(module, place):
         lm, mimi = _build(module, hidden_width(module.model.transformer, lm_header), dtype, place)
         fill(lm_header, _lm_needs(module, lm))
         fill(mimi_header, mimi_needs(mimi))
         require_finite(lm_header, lm)
         require_finite(mimi_header, mimi)
-        lm.pack()
         mimi.pack(module.batch_size)
+    return lm, mimi
+
+
+def _with_slots(
+    module: ModuleConfig, lm: LanguageModel, mimi: MimiEncoder, *, seed: int, kv_cache: str | None
+) -> DeviceStep:
+    """Take memory for all slots.
+
+    Raises:
+        ConfigError: the device has no room.
+    """
+    place = lm.text_emb.device
+    with _room_for(module, place):
         sampler = Sampler(temperature=module.temperature, seed=seed, device=place)
         kv_format = None if kv_cache is None else KV_FORMATS[kv_cache]
         return DeviceStep(lm=lm, mimi=mimi, sampler=sampler, n_slots=module.batch_size, kv_format=kv_format)
+
+
+@contextmanager
+def _room_for(module: ModuleConfig, place: torch.device) -> Iterator[None]:
+    """Say where room was lacking.
+
+    Raises:
+        ConfigError: it was.
+    """
+    try:
+        yield
     except (RuntimeError, OSError, OverflowError, MemoryError) as error:
-        # Memory, nearly always: the caches of all slots are taken here.
+        # Memory, nearly always: the caches of all slots are the most.
         reason = str(error).partition("\n")[0]
         msg = (
             f"modules.{module.name}: no place on {place} for the model with batch_size = {module.batch_size}: {reason}"

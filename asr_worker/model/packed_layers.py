@@ -1,10 +1,11 @@
-"""The layers of both transformers as a step in float32 on CPU runs them: the same sums in fewer operations.
+"""The layers of both transformers as a step on CPU runs them: the same sums in fewer operations.
 
     LmLayer     x + out(attend(in(RMSNorm(x) * alpha)))     alpha goes into the columns of the weight behind it
     MimiLayer   x + scale * out(attend(in(LayerNorm(x))))   scale goes into the rows of the weight before it
 
 and so on for the second halves. What leaves a half is added within its product. Tensors are ``[N, d]``, the new
-positions of all slots one behind the other; what goes in may be overwritten. There are no gradients.
+positions of all slots one behind the other; what goes in may be overwritten. There are no gradients. All of it is
+float32; how the weights themselves are kept is their product's business (``cpu_weights.py``).
 """
 
 from typing import Protocol
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from asr_worker.model.attention import Memory
 from asr_worker.model.norms import LAYER_NORM_EPSILON, RMS_EPSILON, unit_rms
-from asr_worker.model.products import Product
+from asr_worker.model.products import MakeProduct
 
 
 class PackedLayer(Protocol):
@@ -29,9 +30,9 @@ class PackedLayer(Protocol):
 class PackedLmLayer:
     """A layer of the language model, of the four weights that its states are multiplied with, alphas included."""
 
-    def __init__(self, *, project: Tensor, leave: Tensor, widen: Tensor, narrow: Tensor) -> None:
-        self._project, self._leave = Product(project), Product(leave)
-        self._widen, self._narrow = Product(widen), Product(narrow)
+    def __init__(self, product: MakeProduct, *, project: Tensor, leave: Tensor, widen: Tensor, narrow: Tensor) -> None:
+        self._project, self._leave = product(project), product(leave)
+        self._widen, self._narrow = product(widen), product(narrow)
         self._epsilon = torch.tensor(RMS_EPSILON)
 
     def __call__(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
@@ -45,11 +46,18 @@ class PackedMimiLayer:
     """A layer of Mimi's transformer, of its two norms and the four weights, scales included."""
 
     def __init__(
-        self, norms: tuple[nn.LayerNorm, nn.LayerNorm], *, project: Tensor, leave: Tensor, widen: Tensor, narrow: Tensor
+        self,
+        product: MakeProduct,
+        norms: tuple[nn.LayerNorm, nn.LayerNorm],
+        *,
+        project: Tensor,
+        leave: Tensor,
+        widen: Tensor,
+        narrow: Tensor,
     ) -> None:
         self._norms = tuple((norm.normalized_shape, norm.weight, norm.bias, LAYER_NORM_EPSILON) for norm in norms)
-        self._project, self._leave = Product(project), Product(leave)
-        self._widen, self._narrow = Product(widen), Product(narrow)
+        self._project, self._leave = product(project), product(leave)
+        self._widen, self._narrow = product(widen), product(narrow)
 
     def __call__(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
         """Map ``[N, d]`` to ``[N, d]``."""

@@ -22,7 +22,8 @@ the second cache, are read before they are multiplied:
     8 x 192 x 1008                 0.17     0.10
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]  # noqa: SLF001
     read_ahead(weight)
     return functional.linear(x, weight, bias)
+
+
+class StepProduct(Protocol):
+    """A weight ``[out, in]`` as a step multiplies it, in whatever number format; no gradients."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map ``[N, in]`` to ``[N, out]``, both float32."""
+        ...
+
+    def add_to(self, x: Tensor, inner: Tensor) -> Tensor:
+        """Return ``x`` ``[N, out]``, perhaps overwritten, plus the product with ``inner`` ``[N, in]``."""
+        ...
+
+
+MakeProduct = Callable[[Tensor], StepProduct]
+"""Makes one of a float32 weight on CPU."""
 
 
 class Product:

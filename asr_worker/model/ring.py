@@ -186,6 +186,10 @@ class RingStep:
     def _part_of(self, queries: Tensor, mask: Tensor, slots: slice | Tensor) -> Callable[[int], Tensor]:
         cache, n_cells = self._cache, mask.shape[-1]
         read = cache.read(slots, n_cells)
+        if cache.read_dtype != queries.dtype:
+            narrow, wide = cache.read_dtype, queries.dtype
+            added = mask.to(narrow)
+            return lambda layer: attend(queries.to(narrow), *read(layer), added).to(wide)
         if not (isinstance(slots, slice) and cache.is_plain and products_pay(queries, n_cells)):
             return lambda layer: attend(queries, *read(layer), mask)
         _, n_heads, n_new, _ = queries.shape

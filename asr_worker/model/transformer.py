@@ -13,7 +13,7 @@ from torch.nn import functional
 from asr_worker.model.attention import Attention, Memory
 from asr_worker.model.norms import LAYER_NORM_EPSILON, RmsNorm
 from asr_worker.model.packed_layers import PackedLayer, PackedLmLayer, PackedMimiLayer
-from asr_worker.model.products import can_pack, linear
+from asr_worker.model.products import MakeProduct, Product, can_pack, linear
 
 
 class LmLayer(nn.Module):
@@ -33,9 +33,10 @@ class LmLayer(nn.Module):
         gate, up = linear(self.norm2(x), self.linear_in).chunk(2, dim=-1)
         return x + linear(functional.silu(gate) * up, self.linear_out)
 
-    def packed(self) -> PackedLmLayer:
+    def packed(self, product: MakeProduct) -> PackedLmLayer:
         """Return the layer as a step on CPU runs it."""
         return PackedLmLayer(
+            product,
             project=self.self_attn.in_proj_weight * self.norm1.alpha[0],
             leave=self.self_attn.out_proj_weight,
             widen=self.linear_in * self.norm2.alpha[0],
@@ -62,9 +63,10 @@ class MimiLayer(nn.Module):
         inner = functional.gelu(linear(self.norm2(x), self.linear1))
         return x + self.layer_scale_2 * linear(inner, self.linear2)
 
-    def packed(self) -> PackedMimiLayer:
+    def packed(self, product: MakeProduct) -> PackedMimiLayer:
         """Return the layer as a step on CPU runs it."""
         return PackedMimiLayer(
+            product,
             (self.norm1, self.norm2),
             project=self.self_attn.in_proj_weight,
             leave=self.self_attn.out_proj_weight * self.layer_scale_1[:, None],
@@ -92,7 +94,7 @@ class Transformer(nn.Module):
             x = layer(x, memory, i)
         return x
 
-    def pack(self) -> None:
+    def pack(self, product: MakeProduct = Product) -> None:
         """Pack the weights if they can be; from here on it only steps."""
         if not all(can_pack(weight) for weight in self.parameters()):
             return
@@ -100,7 +102,7 @@ class Transformer(nn.Module):
             # One by one, so that no more than one layer is there twice.
             layer = self.layers.pop(0)
             assert isinstance(layer, LmLayer | MimiLayer)
-            self._packed.append(layer.packed())
+            self._packed.append(layer.packed(product))
 
 
 def published_name(parameter: str) -> str:

@@ -79,6 +79,8 @@ def build_lm(spec: Spec) -> Any:
     """Return the package's language model with the weights of the spec's file."""
     model, size = spec.model, spec.model["transformer"]
     heads = model["extra_heads"] or {"num_heads": 0, "dim": 6}
+    weights = load_file(Path(spec.folder) / "lm.safetensors")
+    hidden = weights["transformer.layers.0.gating.linear_out.weight"].shape[1]
     config = {
         "dim": size["d_model"],
         "text_card": model["text_out_vocab_size"],
@@ -88,7 +90,8 @@ def build_lm(spec: Spec) -> Any:
         "card": model["audio_vocab_size"] - 1,
         "num_heads": size["num_heads"],
         "num_layers": size["num_layers"],
-        "hidden_scale": size["dim_feedforward"] / size["d_model"],
+        # From moshi-server's number the package would take another width where it is 4 * d_model, as for 1B.
+        "hidden_scale": 1.5 * hidden / size["d_model"],
         "causal": True,
         "layer_scale": None,
         "context": size["context"],
@@ -104,7 +107,7 @@ def build_lm(spec: Spec) -> Any:
     }
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[spec.dtype]
     lm = loaders.get_moshi_lm(None, config, device=spec.device, dtype=dtype)
-    lm.load_state_dict(load_file(Path(spec.folder) / "lm.safetensors"), strict=True)
+    lm.load_state_dict(weights, strict=True)
     return lm.eval()
 
 

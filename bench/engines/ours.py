@@ -55,6 +55,7 @@ def _load(spec: Spec) -> TorchAsrModel:
         threads=spec.threads,
         seed=1,
         kv_cache=spec.kv_cache,
+        cpu_weights=spec.cpu_weights,
         attention=spec.attention,
     )
     print(*model.started.items(), *model.warnings, sep="\n")

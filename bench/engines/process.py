@@ -40,6 +40,8 @@ class Spec:
     threads: int
     kv_cache: str | None = None
     """Number format of our language model's caches; None: its own."""
+    cpu_weights: str = "f32"
+    """Number format of our language model's weights, on CPU."""
     attention: str = "auto"
     """On CUDA, ours: ``auto`` or ``torch``."""
 

@@ -1,5 +1,7 @@
 """The numbers are those of the published models: their files' sizes and the caches that follow from their shapes."""
 
+import pytest
+
 from asr_cli.capacity import (
     MemoryNeed,
     lm_cache_bytes,
@@ -34,6 +36,18 @@ LM_2_6B = LmConfig(
 )
 
 
+MODULE_1B = ModuleConfig(
+    name="asr",
+    path="/api/asr-streaming",
+    lm_model_file="a",
+    text_tokenizer_file="b",
+    audio_tokenizer_file="c",
+    asr_delay_in_tokens=6,
+    batch_size=64,
+    model=LM_1B,
+)
+
+
 def test_parameters_are_those_of_the_published_language_models() -> None:
     assert lm_parameters(LM_1B) == 989_253_632
     assert lm_parameters(LM_2_6B) == 2_617_118_720
@@ -59,21 +73,30 @@ def test_mimi_has_the_published_size() -> None:
 
 
 def test_need_of_a_module_is_the_sum_of_its_parts() -> None:
-    module = ModuleConfig(
-        name="asr",
-        path="/api/asr-streaming",
-        lm_model_file="a",
-        text_tokenizer_file="b",
-        audio_tokenizer_file="c",
-        asr_delay_in_tokens=6,
-        batch_size=64,
-        model=LM_1B,
-    )
+    module = MODULE_1B
     in_8_bits = memory_need(module, lm_bytes_per_number=2, on_gpu=True, kv_cache="int8")
     need = memory_need(module, lm_bytes_per_number=2, on_gpu=True)
     assert need.per_slot - in_8_bits.per_slot == 98_304_000 - 49_920_000
     assert need.weights == 2 * 989_253_632 + 4 * 55_972_128
     assert need.per_slot == 98_304_000 + 8_192_000 + 4 * 11_526 + 8_000_000
+
+
+@pytest.mark.parametrize(("cpu_weights", "n_bytes"), [("f32", 4), ("auto", 4), ("bf16", 2), ("int8", 1)])
+def test_weights_in_fewer_bits_are_those_of_products_on_cpu(cpu_weights: str, n_bytes: int) -> None:
+    module = MODULE_1B
+    exact = memory_need(module, lm_bytes_per_number=4, on_gpu=False)
+    need = memory_need(module, lm_bytes_per_number=4, on_gpu=False, cpu_weights=cpu_weights)
+    # Sixteen layers and 8000 text tokens; embeddings and norms stay.
+    assert exact.weights - need.weights == (4 - n_bytes) * (16 * (4 * 2048**2 + 3 * 2048 * 5632) + 8000 * 2048)
+    assert need.per_slot == exact.per_slot
+    assert need.while_loading == exact.weights
+    on_gpu = memory_need(module, lm_bytes_per_number=4, on_gpu=True, cpu_weights=cpu_weights)
+    assert on_gpu.weights == exact.weights
+
+
+def test_nothing_fits_where_the_file_s_numbers_have_no_room_before_they_are_packed() -> None:
+    need = MemoryNeed(weights=1_000, per_slot=100, reserve=500, while_loading=4_000)
+    assert [need.slots_that_fit(free) for free in (4_499, 4_500)] == [0, 29]
 
 
 def test_slots_fit_into_what_weights_reserve_and_the_scratch_slot_leave() -> None:

@@ -10,6 +10,7 @@ from asr_cli.__main__ import main
 from asr_cli.doctor import capacity_lines, kernel_line
 from asr_cli.serve import demo_config
 from asr_cli.torch_probe import CudaDevice, TorchFacts, probe_torch
+from shared.config import WorkerConfig
 from shared.config_file import load_config
 from shared.errors import ConfigError
 from shared.number_formats import F16_RISK
@@ -32,9 +33,21 @@ def test_numbers_that_may_overflow_on_an_old_device_are_warned_of(
     (module,) = load_config(demo_config(), {}).service.modules
     card = CudaDevice(name="a card", capability=capability, free_bytes=1 << 34, total_bytes=1 << 34)
 
-    lines = list(capacity_lines(module, (card,)))
+    lines = list(capacity_lines(module, (card,), WorkerConfig()))
 
     assert lines[1:] == ([F16_RISK] if is_risky else [])
+
+
+def test_number_formats_are_said_where_they_count() -> None:
+    (module,) = load_config(demo_config(), {}).service.modules
+    card = CudaDevice(name="a card", capability=(9, 0), free_bytes=1 << 34, total_bytes=1 << 34)
+    worker = WorkerConfig(cpu_weights="int8", kv_cache="bf16")
+
+    on_cpu, on_gpu = (next(capacity_lines(module, devices, worker)) for devices in ((), (card,)))
+
+    assert on_cpu.endswith(", f32, weights in int8, caches in bf16)")
+    assert on_gpu.endswith(" bf16, caches in bf16)")
+    assert "weights in" not in on_gpu
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,18 @@ def test_step_with_all_and_with_few_rows() -> None:
     assert 0 < few["floor_ms"] < all_rows["floor_ms"]
 
 
-def test_kv_cache() -> None:
+def test_formats() -> None:
     sample = ROOT / "asr_worker" / "demo" / "samples" / "03.wav"
-    rows = run("kv_cache", "--steps", "0", "--audio", str(sample))["rows"]
-    assert [row["format"] for row in rows] == ["f32", "bf16", "int8", "fp8"] * 2
-    assert [row["tokens_differ"] for row in rows if row["format"] == "f32"] == [0, 0]
-    assert rows[2]["words"] > 5
-    assert 0 < rows[6]["score_error"] < rows[7]["score_error"] < 0.1
+    rows = run("formats", "--steps", "0", "--audio", str(sample))["rows"]
+    heard, forced = (
+        {row["format"]: row for row in rows if row["what"] == f"demo, {what}"} for what in ("heard", "forced")
+    )
+    assert heard.keys() == forced.keys() >= {"f32", "bf16 caches", "int8 caches", "fp8 caches"}
+    assert heard["f32"]["tokens_differ"] == forced["f32"]["tokens_differ"] == 0
+    assert heard["f32"]["words"] > 5
+    assert 0 < forced["int8 caches"]["score_error"] < forced["fp8 caches"]["score_error"] < 0.1
+    for name in forced.keys() & {"bf16 weights", "int8 weights"}:
+        assert 0 < forced[name]["score_error"] < 0.2
 
 
 SILENT = """

@@ -146,3 +146,17 @@ def test_a_warning_names_the_numbers_where_more_are_admitted_than_measured(
     assert admission.sessions == sessions
     assert admission.warning is not None
     assert f"{sessions} sessions are admitted, but with more than {measured} a step" in admission.warning
+
+
+@pytest.mark.parametrize(
+    ("facts", "config", "is_hinted"),
+    [
+        (ON_CPU, WorkerConfig(), True),
+        (ON_CPU, WorkerConfig(cpu_weights="int8"), False),
+        (FACTS, WorkerConfig(max_sessions=50), False),
+    ],
+)
+def test_a_slow_cpu_that_reads_exact_weights_is_told_of_others(
+    *, facts: ModelFacts, config: WorkerConfig, is_hinted: bool
+) -> None:
+    assert ('cpu_weights = "auto"' in str(admit(facts, config, 40).warning)) == is_hinted

@@ -1,16 +1,20 @@
-"""What keeping keys and values in fewer bits does to what a model says, on CPU. Numbers of tokens, not of time.
+"""What keeping numbers in fewer bits does to what a model says, on CPU. Numbers of tokens, not of time.
 
-    python -m bench.kv_cache [--audio FILE ...] [--steps 800]
+    python -m bench.formats [--audio FILE ...] [--steps 800]
+
+    caches   keys and values of the language model (``kv_cache``)
+    weights  of the language model (``cpu_weights``)
 
 heard   the demo model hears speech, each format its own tokens: frames whose token differs, and words
 forced  each format is fed the same tokens and codes: positions whose best token differs, and by how much scores do
 
 The demo model is small and trained; the random model has 16 layers and heads of 128 as the published one, but no
-training, so its best tokens lead by little. The model itself is float32.
+training, so its best tokens lead by little. All else is float32.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +28,7 @@ from torch import Tensor
 
 from asr_worker.core.model import StepPlan
 from asr_worker.model.checkpoint import fill, read_header
+from asr_worker.model.cpu_weights import CPU_WEIGHTS, trouble_with
 from asr_worker.model.kv_cache import KV_FORMATS
 from asr_worker.model.lm import LanguageModel
 from asr_worker.model.loading import ModelFiles, load_model
@@ -33,8 +38,15 @@ from bench.sizes import DEMO
 from shared.config import LmConfig, ModuleConfig, TransformerConfig
 from shared.config_file import load_config
 
-LIMIT: Final = "the tokens of a cache in the model's own format"
-FORMATS: Final = (None, *KV_FORMATS)
+LIMIT: Final = "the tokens of float32"
+CACHES: Final[dict[str, dict[str, str]]] = {f"{name} caches": {"kv_cache": name} for name in KV_FORMATS}
+WEIGHTS: Final[dict[str, dict[str, str]]] = {
+    f"{name} weights": {"cpu_weights": name} for name in CPU_WEIGHTS if name != "f32" and trouble_with(name) is None
+}
+PLAIN: Final = "f32"
+FORMATS: Final[dict[str, dict[str, str]]] = {PLAIN: {}, **CACHES, **WEIGHTS}
+"""What ``load_model`` is told, by what it is called here."""
+
 FRAME: Final = 1920
 TAIL_FRAMES: Final = 18
 """Silence after the speech: the delay, and time for the last word to end."""
@@ -58,18 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="write the result to bench/results/")
     parser.add_argument("--label", default="", help="of the kept result, to tell several of a day apart")
     options = parser.parse_args(arguments)
-    report = Report("kv_cache", LIMIT, {"steps": options.steps})
+    report = Report("formats", LIMIT, {"steps": options.steps})
     torch.set_num_threads(1)
     audio = streams(options.audio or sorted((DEMO / "samples").glob("*.wav")))
     report.note(audio_s=round(audio.shape[0] * audio.shape[1] * 0.08, 1))
     with torch.inference_mode():
         rows, text, codes = heard(audio)
-        rows += forced("demo", demo_lm(), text, codes)
+        rows += forced("demo", demo_lm, text, codes)
         if options.steps:
             random = torch.Generator().manual_seed(1)
             text = torch.randint(4, 8000, (RANDOM_ROWS, options.steps), generator=random)
             codes = torch.randint(0, 2048, (RANDOM_ROWS, options.steps, 8), generator=random)
-            rows += forced("random", random_lm(), text, codes)
+            rows += forced("random", random_lm, text, codes)
     report.table(rows)
     report.finish(keep=options.keep, label=options.label)
     return 0
@@ -93,8 +105,8 @@ def heard(audio: NDArray[np.float32]) -> tuple[list[dict[str, Any]], Tensor, Ten
     """Let the demo model hear the streams; return rows, and what the plain one said: ``[n, T]``, ``[n, T, codes]``."""
     module = replace(demo_module(), batch_size=len(audio))
     said = {}
-    for name in FORMATS:
-        model = load_model(module, demo_files(), device="cpu", threads=1, seed=1, kv_cache=name)
+    for name, options in FORMATS.items():
+        model = load_model(module, demo_files(), device="cpu", threads=1, seed=1, **options)
         everyone = np.ones(len(audio), np.bool_)
         steps = []
         for frame in audio.transpose(1, 0, 2):
@@ -102,7 +114,7 @@ def heard(audio: NDArray[np.float32]) -> tuple[list[dict[str, Any]], Tensor, Ten
             result = model.collect()
             steps.append((result.text.copy(), result.codes.copy()))
         said[name] = np.stack([text for text, _ in steps], axis=1), np.stack([codes for _, codes in steps], axis=1)
-    text, codes = said[None]
+    text, codes = said[PLAIN]
     expected = [words(row) for row in text.tolist()]
     rows = []
     for name in FORMATS:
@@ -110,7 +122,7 @@ def heard(audio: NDArray[np.float32]) -> tuple[list[dict[str, Any]], Tensor, Ten
         rows.append(
             {
                 "what": "demo, heard",
-                "format": name or "f32",
+                "format": name,
                 "tokens": text.size,
                 "tokens_differ": int((said[name][0] != text).sum()),
                 "words": sum(map(len, expected)),
@@ -121,17 +133,25 @@ def heard(audio: NDArray[np.float32]) -> tuple[list[dict[str, Any]], Tensor, Ten
     return rows, torch.from_numpy(text), torch.from_numpy(codes)
 
 
-def forced(what: str, lm: LanguageModel, text: Tensor, codes: Tensor) -> list[dict[str, Any]]:
+def forced(what: str, make_lm: Callable[[], LanguageModel], text: Tensor, codes: Tensor) -> list[dict[str, Any]]:
     """Feed every format the same tokens, each one step late as the worker does; return rows."""
     everyone = torch.ones(len(text), dtype=torch.bool)
-    rings = {name: lm.new_ring(len(text), None if name is None else KV_FORMATS[name]) for name in FORMATS}
+    lm = make_lm()
+    lms, rings = {}, {}
+    for name, options in FORMATS.items():
+        lms[name] = lm
+        if "cpu_weights" in options:
+            lms[name] = make_lm()
+            lms[name].pack(CPU_WEIGHTS[options["cpu_weights"]])
+        kv_format = KV_FORMATS[options["kv_cache"]] if "kv_cache" in options else None
+        rings[name] = lm.new_ring(len(text), kv_format)
     n_differ = dict.fromkeys(FORMATS, 0)
-    errors: dict[str | None, list[float]] = {name: [] for name in FORMATS}
+    errors: dict[str, list[float]] = {name: [] for name in FORMATS}
     fed_text = torch.full_like(text[:, 0], lm.config.text_in_vocab_size - 1)
     fed_codes = torch.full_like(codes[:, 0], lm.config.audio_vocab_size - 1)
     for k in range(text.shape[1]):
-        scores = {name: lm.step(fed_text, fed_codes, ring, everyone)[0] for name, ring in rings.items()}
-        plain = scores[None]
+        scores = {name: lms[name].step(fed_text, fed_codes, ring, everyone)[0] for name, ring in rings.items()}
+        plain = scores[PLAIN]
         for name in FORMATS:
             n_differ[name] += int((scores[name].argmax(-1) != plain.argmax(-1)).sum())
             errors[name].append(float((scores[name] - plain).square().mean().sqrt() / plain.std()))
@@ -139,7 +159,7 @@ def forced(what: str, lm: LanguageModel, text: Tensor, codes: Tensor) -> list[di
     return [
         {
             "what": f"{what}, forced",
-            "format": name or "f32",
+            "format": name,
             "tokens": text.numel(),
             "tokens_differ": n_differ[name],
             "words": None,
@@ -194,8 +214,7 @@ def random_lm() -> LanguageModel:
             parameter.data.fill_(1.0)
         else:
             parameter.data.normal_(0.0, parameter.shape[-1] ** -0.5, generator=random)
-    lm.requires_grad_(requires_grad=False).pack()
-    return lm
+    return lm.requires_grad_(requires_grad=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,146 @@
+"""Weights on CPU in fewer bits: how near to float32, what a row knows of others, which one is chosen."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asr_worker.model import cpu_weights
+from asr_worker.model.cpu_weights import CPU_WEIGHTS, pack_lm, trouble_with
+from asr_worker.model.lm import LanguageModel
+from asr_worker.model.products import can_pack
+from shared.errors import ConfigError
+
+pytestmark = pytest.mark.skipif(not can_pack(torch.zeros(1, 1)), reason="this torch cannot pack weights")
+
+NARROW = [
+    pytest.param(name, marks=pytest.mark.skipif(trouble_with(name) is not None, reason=str(trouble_with(name))))
+    for name in ("bf16", "int8")
+]
+ERRORS = {"f32": 1e-5, "bf16": 6e-3, "int8": 2e-2}
+"""Of the standard deviation of what comes out (rms), for normal numbers."""
+
+SENTENCE = [np.sin(np.arange(1920, dtype=np.float32) * (k + 1) / 50).astype(np.float32) for k in range(6)]
+
+
+def seeded(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 17])
+@pytest.mark.parametrize("name", ["f32", *NARROW])
+@torch.inference_mode()
+def test_a_product_differs_from_float32_by_no_more_than_its_format_explains(name: str, n_rows: int) -> None:
+    # Rows and outputs of any size: each has its own scale.
+    weight = seeded(96, 512) * 10.0 ** torch.arange(-3, 3).repeat(16)[:, None]
+    x = seeded(n_rows, 512) * 10.0 ** (torch.arange(n_rows) % 5 - 2)[:, None]
+    expected = x.double() @ weight.double().t()
+    scale = x.norm(dim=-1, keepdim=True) * weight.norm(dim=-1)[None]
+    multiply = CPU_WEIGHTS[name](weight)
+    found = multiply(x)
+    assert found.dtype == torch.float32
+    error = ((found - expected) / scale * 512**0.5).square().mean().sqrt()
+    assert error < ERRORS[name]
+    if name != "f32":
+        assert error > 0.1 * ERRORS[name], "it is another format than it says"
+    there = seeded(n_rows, 96)
+    torch.testing.assert_close(multiply.add_to(there.clone(), x), there + found, rtol=1e-4, atol=1e-6)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", NARROW)
+def test_rows_and_outputs_of_zeros_are_zeros(name: str) -> None:
+    weight, x = seeded(64, 128), seeded(3, 128)
+    weight[5], x[1] = 0.0, 0.0
+    found = CPU_WEIGHTS[name](weight)(x)
+    assert found.isfinite().all()
+    assert found[1].count_nonzero() == found[:, 5].count_nonzero() == 0
+    assert found[0].count_nonzero() == 63
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", NARROW)
+def test_a_loud_row_changes_no_other(name: str) -> None:
+    multiply = CPU_WEIGHTS[name](seeded(64, 512))
+    x = seeded(4, 512)
+    before = multiply(x)
+    x[2] *= 2.0**20
+    after = multiply(x)
+    assert torch.equal(after[[0, 1, 3]], before[[0, 1, 3]])
+    torch.testing.assert_close(after[2], before[2] * 2.0**20)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_model_says_nearly_the_same(batch_of: Callable[..., Any], name: str) -> None:
+    exact, narrow = batch_of(2), batch_of(2, cpu_weights=name)
+    assert narrow.model.started["cpu_weights"] == name
+    for frame in SENTENCE:
+        for batch in (exact, narrow):
+            batch.step({0: frame, 1: -frame})
+    # Codes are Mimi's, which stays float32; what the model thinks of pauses moves a little.
+    assert [codes for row in narrow.said for _, codes in row] == [codes for row in exact.said for _, codes in row]
+    assert not np.array_equal(narrow.pauses, exact.pauses)
+    first = [np.stack([row[0] for row in batch.pauses]) for batch in (exact, narrow)]
+    np.testing.assert_allclose(*first, atol=0.02)
+
+
+def test_by_default_nothing_is_rounded_or_said(small: Any) -> None:
+    assert "cpu_weights" not in small.load().started
+
+
+@pytest.mark.parametrize("name", ["bf16", "int8", "auto"])
+def test_a_model_in_another_dtype_is_refused(small: Any, name: str) -> None:
+    module = replace(small.module, dtype_override="bf16")
+    with pytest.raises(ConfigError, match=r"cpu_weights is '\w+', .* float32 .*; dtype_override makes it bfloat16"):
+        small.load(module, cpu_weights=name)
+
+
+def test_a_cpu_that_adds_up_wrongly_is_refused_by_name(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one without VNNI does: pairs of products are cut off at 16 bits."""
+    monkeypatch.setattr(cpu_weights, "_multiply_whole", lambda *_: torch.full((4, 64), 32767.0))
+    with pytest.raises(ConfigError, match=r"cpu_weights is 'int8': this CPU has no VNNI.*; allowed here are f32"):
+        small.load(cpu_weights="int8")
+    assert "int8" not in str(small.load(cpu_weights="auto").started["cpu_weights"])
+
+
+def test_a_torch_without_the_operator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> bool:
+        message = "'_OpNamespace' 'onednn' object has no attribute 'qlinear_prepack'"
+        raise AttributeError(message)
+
+    monkeypatch.setattr(cpu_weights, "_is_exact", missing)
+    assert f"torch {torch.__version__} cannot" in str(trouble_with("int8"))
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "expected"),
+    [
+        ({"f32": 1.0, "bf16": 0.9, "int8": 0.85}, "f32"),
+        ({"f32": 1.0, "bf16": 0.5, "int8": 0.45}, "bf16"),
+        ({"f32": 1.0, "bf16": 0.5, "int8": 0.3}, "int8"),
+        ({"f32": 1.0, "bf16": 2.0, "int8": 0.7}, "int8"),
+    ],
+)
+def test_auto_gives_up_exactness_only_for_a_fifth_of_the_time(
+    small: Any, monkeypatch: pytest.MonkeyPatch, times_ms: dict[str, float], expected: str
+) -> None:
+    module = small.module
+    lm = LanguageModel(module.model, hidden=module.model.transformer.hidden, dtype=torch.float32)
+    packed: list[object] = []
+    times = iter(times_ms.values())
+    monkeypatch.setattr(cpu_weights, "trouble_with", lambda _: None)
+    monkeypatch.setattr(cpu_weights, "CPU_WEIGHTS", {name: lambda _, name=name: name for name in times_ms})
+    monkeypatch.setattr(cpu_weights, "_time_ms", lambda *_: next(times))
+    monkeypatch.setattr(lm, "pack", lambda make: packed.append(make(None)))
+    said = pack_lm(lm, "auto", n_rows=3)
+    assert packed == [expected]
+    assert str(said).startswith(f"{expected} (ms a layer: f32 1, bf16 ")
+
+
+def test_auto_is_decided_by_trial_on_this_machine(small: Any) -> None:
+    said = str(small.load(cpu_weights="auto").started["cpu_weights"])
+    assert said.partition(" ")[0] in CPU_WEIGHTS
+    assert "f32 " in said.partition("(")[2]
