@@ -163,12 +163,12 @@ def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], worker
     places = [(f"cuda:{i}", device.free_bytes, lm_number_format(device.capability)) for i, device in enumerate(devices)]
     for place, free_bytes, default_dtype in places or [("cpu", free_memory_bytes(), lm_number_format(None))]:
         dtype = module.dtype_override or default_dtype
-        is_narrow = not devices and dtype == "f32" and worker.cpu_weights in {"bf16", "int8"}
-        formats = [
-            dtype,
-            *([f"weights in {worker.cpu_weights}"] if is_narrow else []),
-            *([f"caches in {worker.kv_cache}"] if worker.kv_cache else []),
-        ]
+        formats = [dtype]
+        if not devices and dtype == "f32" and worker.cpu_weights != "f32":
+            is_auto = worker.cpu_weights == "auto"
+            formats.append("weights perhaps in fewer bits" if is_auto else f"weights in {worker.cpu_weights}")
+        if worker.kv_cache:
+            formats.append(f"caches in {worker.kv_cache}")
         need = memory_need(
             module,
             lm_bytes_per_number=BYTES_PER_NUMBER[dtype],
@@ -176,10 +176,13 @@ def capacity_lines(module: ModuleConfig, devices: tuple[CudaDevice, ...], worker
             kv_cache=worker.kv_cache,
             cpu_weights=worker.cpu_weights,
         )
+        loading = f", {need.while_loading / GB:.2f} while they are loaded" if need.while_loading > need.weights else ""
         yield (
             f"{need.slots_that_fit(free_bytes)} slots would fit into the memory of {place} (batch_size is "
-            f"{module.batch_size}; weights {need.weights / GB:.2f} GB, {need.per_slot / 1e6:.1f} MB for each slot, "
-            f"{', '.join(formats)})"
+            f"{module.batch_size}; weights {need.weights / GB:.2f} GB{loading}, {need.per_slot / 1e6:.1f} MB for each "
+            f"slot, {', '.join(formats)})"
         )
         if dtype == "f16":
             yield F16_RISK
+        if not devices and dtype != "f32" and worker.cpu_weights != "f32":
+            yield f"no worker will start: cpu_weights = {worker.cpu_weights!r} wants float32, dtype_override is {dtype}"

@@ -7,8 +7,8 @@ as it reads: ``at_once`` sessions' messages wait for it whenever its loop turns,
 1000 streams at 80 ms, 64 messages are 5 ms). Connecting is not counted. The servers take turns with the same
 clients and bytes; a share is the median of the turns' ratios. Streams per core is 80 ms divided by that CPU time.
 
-    echo     sends back each message as it came: as many bytes out as in. A gateway passes 7.7 kB of each frame on
-             to a worker, so it moves about as much, but at 20 ms the echo writes four times as often
+    echo     sends back each message as it came: as many bytes out as in. (For floats a gateway moves about as many: it
+             passes 7.7 kB of each frame on to a worker. At 20 ms the echo writes four times as often.)
     listener reads the same, and writes a Step of as many bytes as ours for each frame: less than any gateway can do
 
 The gateway does the listener's work at its clients' sockets. (Our words travel in the same packets as Steps.) What it

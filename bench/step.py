@@ -28,7 +28,7 @@ KV_BYTES = {"model": None, "bf16": 2, "int8": 1, "fp8": 1}
 WEIGHT_BYTES = {"f32": None, "bf16": 2, "int8": 1}
 TARGETS = {1: 0.5, 8: 0.5, 32: 0.75}
 """Of the reference's time, full step on CPU in exact float32 (issue 4)."""
-LIMIT = "weights and visible KV are read once for each step, products run at the core's peak"
+LIMIT = "weights and visible KV are read once for each step, products in float32 run at the core's peak"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +80,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="where seeded weights are kept; default: a temporary folder")
     parser.add_argument("--keep", action="store_true", help="write the result to bench/results/")
     parser.add_argument("--label", default="", help="of the kept result, to tell several of a day apart")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.cpu_weights != ["f32"] and (options.device != "cpu" or options.dtypes != ["f32"]):
+        parser.error("--cpu-weights: other formats than f32 are for --device cpu --dtypes f32")
+    return options
 
 
 def open_engines(options: argparse.Namespace) -> list[EngineProcess]:

@@ -144,7 +144,7 @@ def admit(facts: ModelFacts, config: WorkerConfig, measured: int | None = None) 
             f"{sessions} sessions are admitted, but with more than {measured} a step was measured to take longer than "
             f"{1e3 * TARGET_STEP_S:.0f} ms: they may fall behind; max_sessions or batch_size set a limit"
         )
-        if facts.device == "cpu" and config.cpu_weights == "f32":
+        if facts.device == "cpu" and facts.dtype == "float32" and config.cpu_weights == "f32":
             warning += ', and cpu_weights = "auto" makes a large language model faster, for a few other tokens'
     return Admission(
         sessions=sessions,

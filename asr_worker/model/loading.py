@@ -205,9 +205,9 @@ def fingerprint(module: ModuleConfig, lm: Header, mimi: Header, tokenizer: Path)
     Of the weights it covers the headers, the sizes and 16 samples of 4 KiB spread over the file, not every byte:
     hashing gigabytes would delay each start. Two files that differ elsewhere only have the same fingerprint.
 
-    Number formats (dtype, ``kv_cache``) and the device are no part of it, though they change a few tokens: what moves
-    with a session is text tokens, codes and audio, which mean the same everywhere, and the caches are computed anew.
-    A session that could move to no card of another generation would be lost instead.
+    Number formats (dtype, ``kv_cache``, ``cpu_weights``) and the device are no part of it, though they change a few
+    tokens: what moves with a session is text tokens, codes and audio, which mean the same everywhere, and the caches
+    are computed anew. A session that could move to no card of another generation would be lost instead.
     """
     digest = hashlib.sha256()
     settings = {

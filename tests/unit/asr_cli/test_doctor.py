@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_number_formats_are_said_where_they_count() -> None:
     assert on_cpu.endswith(", f32, weights in int8, caches in bf16)")
     assert on_gpu.endswith(" bf16, caches in bf16)")
     assert "weights in" not in on_gpu
+    assert "while they are loaded" in on_cpu
+    assert "while they are loaded" not in on_gpu
+
+
+def test_weights_that_a_worker_would_refuse_are_named() -> None:
+    (module,) = load_config(demo_config(), {}).service.modules
+    lines = list(capacity_lines(replace(module, dtype_override="bf16"), (), WorkerConfig(cpu_weights="int8")))
+    assert lines[1:] == ["no worker will start: cpu_weights = 'int8' wants float32, dtype_override is bf16"]
 
 
 @pytest.mark.parametrize(

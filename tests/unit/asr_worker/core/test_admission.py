@@ -23,7 +23,7 @@ FACTS = ModelFacts(
     device="cuda:0",
     dtype="bfloat16",
 )
-ON_CPU = replace(FACTS, device="cpu")
+ON_CPU = replace(FACTS, device="cpu", dtype="float32")
 
 
 def run(search: CapacitySearch, step_s: Callable[[int], float]) -> list[int]:
@@ -153,6 +153,7 @@ def test_a_warning_names_the_numbers_where_more_are_admitted_than_measured(
     [
         (ON_CPU, WorkerConfig(), True),
         (ON_CPU, WorkerConfig(cpu_weights="int8"), False),
+        (replace(ON_CPU, dtype="bfloat16"), WorkerConfig(), False),
         (FACTS, WorkerConfig(max_sessions=50), False),
     ],
 )
