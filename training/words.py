@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from shared.errors import ConfigError
 from training.listing import listed
 
 PROTOTYPE_WORDS: Final = listed(
@@ -73,10 +74,18 @@ def foreign_words(phonemes: Callable[[str], str]) -> tuple[list[str], list[str]]
 
     Args:
         phonemes: how a word sounds; words that sound like one of the vocabulary are left out.
+
+    Raises:
+        ConfigError: there is no word list here.
     """
+    if not WORD_LIST.exists():
+        message = (
+            f"{WORD_LIST}, whose words a model must learn to keep silent about, is missing; Debian's wamerican has it"
+        )
+        raise ConfigError(message)
     known = {phonemes(word) for word in VOCABULARY}
     inflected = {word + end for word in VOCABULARY for end in _INFLECTIONS} | set(VOCABULARY) | _NOT_FOREIGN
-    listed = WORD_LIST.read_text(encoding="utf-8").split() if WORD_LIST.exists() else []
+    listed = WORD_LIST.read_text(encoding="utf-8").split()
 
     def keep(words: Sequence[str]) -> list[str]:
         plain = (w for w in words if re.fullmatch("[a-z]{1,12}", w) and w not in inflected)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))  # the training package is not installed: nothing that ships needs it
 
 from shared.config import ModuleConfig  # noqa: E402
+from training import words  # noqa: E402
 from training.bank import Bank, write_bank  # noqa: E402
 from training.published import module_of  # noqa: E402
 from training.speech import Sound, Span, Speech  # noqa: E402
@@ -28,6 +29,21 @@ MICRO = {
     "codebook_size": 32,
     "codebook_dim": 8,
 }
+
+
+@pytest.fixture(autouse=True)
+def word_list(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for Debian's, which may be missing where its synthesisers are not."""
+    path = tmp_path_factory.getbasetemp() / "american-english"
+    if not path.exists():
+        names = (
+            "anchor basket candle dragon engine forest garden hammer island jacket kettle ladder magnet needle ocean"
+        )
+        path.write_text(
+            "\n".join(f"{name}{end}" for name in names.split() for end in ("", "s", "like", "less", "board"))
+        )
+    monkeypatch.setattr(words, "WORD_LIST", path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from shared.errors import ConfigError
 from training.__main__ import main
 from training.bank import FOREIGN, Bank, Phrase, PhraseSource, espeak_voice, write_bank
 from training.espeak import Espeak, EspeakVoice, SynthesisError
@@ -113,6 +114,12 @@ def test_phrases_hold_only_the_words_of_their_side(espeak: Espeak) -> None:
     assert espeak_voice(rng, Phrase(words=("stop",)), held_out=True) != espeak_voice(
         rng, Phrase(words=("stop",)), held_out=False
     )
+
+
+def test_a_machine_without_the_word_list_is_told_which_package_has_it(word_list: Path) -> None:
+    word_list.unlink()
+    with pytest.raises(ConfigError, match=r"american-english, .* is missing; Debian's wamerican has it"):
+        PhraseSource(str, held_out=False)
 
 
 @needs_espeak
