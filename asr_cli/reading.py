@@ -6,7 +6,7 @@ left behind.
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from typing import Final, TypeVar
 
 MAX_AHEAD: Final = 4
 """Pieces that may have been read and not been asked for."""
+
+LAST_READ_S: Final = 0.5
+"""How long a thread may take for what it is just reading, once nobody wants it."""
 
 _T = TypeVar("_T")
 
@@ -60,8 +63,13 @@ async def read_ahead(pieces: Iterator[_T]) -> AsyncGenerator[_T, None]:
             tell(_End(error))
         else:
             tell(_End())
+        finally:
+            if isinstance(pieces, Generator):
+                # What it holds would live on in an error's frames, beyond the end of soxr's library.
+                pieces.close()
 
-    threading.Thread(target=read, name="reads ahead", daemon=True).start()
+    thread = threading.Thread(target=read, name="reads ahead", daemon=True)
+    thread.start()
     try:
         while not isinstance(item := await found.get(), _End):
             room.release()
@@ -69,5 +77,7 @@ async def read_ahead(pieces: Iterator[_T]) -> AsyncGenerator[_T, None]:
     finally:
         is_over = True
         room.release()
+        # A thread inside a library when Python ends aborts the process. One that waits for a pipe is left to itself.
+        thread.join(LAST_READ_S)
     if item.error is not None:
         raise item.error

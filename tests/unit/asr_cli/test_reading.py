@@ -69,3 +69,19 @@ async def test_no_more_is_read_ahead_than_that_nor_any_more_once_nobody_asks() -
     # The reader may hold one piece more than there is room for.
     assert await asyncio.to_thread(is_over.wait, 5)
     assert len(read) <= MAX_AHEAD + 2
+
+
+async def test_once_nobody_asks_what_was_read_from_is_closed_and_the_thread_gone() -> None:
+    before = set(threading.enumerate())
+    seen: list[str] = []
+
+    def pieces() -> Iterator[int]:
+        try:
+            yield from range(100)
+        finally:
+            seen.append("closed")
+
+    async with aclosing(read_ahead(pieces())) as ahead:
+        assert await anext(ahead) == 0
+    assert seen == ["closed"]
+    assert set(threading.enumerate()) <= before
