@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from asr_worker.model.lm import LanguageModel
-from asr_worker.model.products import MakeProduct, Product, StepProduct, can_pack, packed
+from asr_worker.model.products import MakeProduct, Product, StepProduct, can_pack, multiplies_bf16, packed
 from shared.errors import ConfigError
 
 LARGEST: Final = 127
@@ -108,7 +108,7 @@ def trouble_with(name: str) -> str | None:
         # Their products may be exact and still run in plain loops.
         return f"it was tried on x86 only, this is {platform.machine()}"
     try:
-        if name == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001
+        if name == "bf16" and not multiplies_bf16():
             return "this CPU has neither AVX-512 nor AVX-NE-CONVERT"
         if name == "int8" and not _is_exact():
             # Two products of 8 bits are added up in 16 bits there, and cut off.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from asr_worker.model.pages import zeros
+from asr_worker.model.products import multiplies_bf16
 
 MIN_SCALE: Final = 2.0**-24
 MAX_SCALE: Final = 65_504.0
@@ -47,13 +48,6 @@ KV_FORMATS: Final = {
 """Values of ``kv_cache``."""
 
 
-def multiplies_bf16(device: torch.device) -> bool:
-    """Return whether a device is a CPU that has instructions for bfloat16 products."""
-    mkldnn = torch.ops.mkldnn
-    knows = getattr(mkldnn, "_is_mkldnn_bf16_supported", None)
-    return device.type == "cpu" and knows is not None and bool(knows())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCache:
     """One layer of all slots: ``keys`` and ``values`` ``[S, H, C, hd]``, scales ``[S, H, C]`` if there are any."""
@@ -78,7 +72,8 @@ class KvCache:
         self, shape: tuple[int, int, int, int, int], *, dtype: torch.dtype, form: KvFormat | None, device: torch.device
     ) -> None:
         self.form = form or KvFormat(dtype=dtype)
-        self.read_dtype = torch.bfloat16 if self.form.dtype == torch.bfloat16 and multiplies_bf16(device) else dtype
+        is_narrow = device.type == "cpu" and self.form.dtype == torch.bfloat16 and multiplies_bf16()
+        self.read_dtype = torch.bfloat16 if is_narrow else dtype
         """What attention computes with."""
         self.is_converted = self.form.dtype != self.read_dtype
         """Whether reading makes copies."""

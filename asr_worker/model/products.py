@@ -73,6 +73,12 @@ def can_pack(weight: Tensor) -> bool:
     )
 
 
+def multiplies_bf16() -> bool:
+    """Return whether oneDNN multiplies bfloat16 on this CPU."""
+    knows = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return knows is not None and bool(knows())
+
+
 def pack_weights(module: nn.Module, *names: str) -> None:
     """Replace weights ``[out, in]`` of ``module`` by packed ones where that pays. Only ``linear`` takes them then."""
     for name in names:
