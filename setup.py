@@ -1,9 +1,9 @@
 """Compiles the modules that each frame of audio passes through in the gateway, where that can be done.
 
 Everything else about the package stands in ``pyproject.toml``. Wheels and plain installations get machine code, made by
-mypyc from the same sources, where mypy, the packages that they import, a C compiler and Python's headers are at hand
-(so not with pip's build isolation, which hides mypy). Else, and in every editable installation, where a library would
-hide what is edited, the sources run as they are. ``make compiled`` does it.
+mypyc from the same sources, and beside them one function in C, where mypy, the packages that they import, a C compiler
+and Python's headers are at hand (so not with pip's build isolation, which hides mypy). Else, and in every editable
+installation, where a library would hide what is edited, the sources run as they are. ``make compiled`` does it.
 
 ``ASR_COMPILE=0`` asks for the sources as they are, ``ASR_COMPILE=1`` for an error instead of them.
 """
@@ -42,6 +42,9 @@ COMPILED = (
     "shared.wire_fields",
 )
 
+IN_C = ("asr_gateway.dialects.kyutai_samples",)
+"""What even compiled Python does not do in one pass; without it, other code does the same."""
+
 
 def extensions(folder: str) -> list[Extension]:
     """Return what is to be compiled; ``folder`` takes the C files."""
@@ -49,11 +52,12 @@ def extensions(folder: str) -> list[Extension]:
     if wish == "0" or not {"bdist_wheel", "build_ext"} & set(sys.argv):
         return []
     try:
-        from mypyc.build import mypycify  # noqa: PLC0415  (not needed otherwise)
+        import numpy  # noqa: ICN001, PLC0415  (not needed otherwise)
+        from mypyc.build import mypycify  # noqa: PLC0415
     except ImportError:
         if wish == "1":
             raise
-        print("mypy is not installed here: nothing is compiled")  # noqa: T201
+        print("mypy or numpy is not installed here: nothing is compiled")  # noqa: T201
         return []
     try:
         made = mypycify([f"{name.replace('.', '/')}.py" for name in COMPILED], target_dir=folder)
@@ -62,6 +66,7 @@ def extensions(folder: str) -> list[Extension]:
         if wish == "1":
             raise
         return []
+    made += [Extension(name, [f"{name.replace('.', '/')}.c"], include_dirs=[numpy.get_include()]) for name in IN_C]
     for extension in made:
         extension.optional = wish != "1"
     return made

@@ -80,6 +80,9 @@ It may be a view of the message, in the message's byte order, and so keeps the m
 """
 
 
+SamplesOf: TypeAlias = Callable[[bytes, int], NDArray[np.float32] | None]
+"""Gets a masked WebSocket frame and where its payload begins; returns the samples, or None if it is for ``decode``."""
+
 PackPauses: TypeAlias = Callable[[NDArray[np.float32]], list[bytes]]
 """Encodes the pauses ``[n, heads]`` of a whole step block at once: one piece for each row."""
 
@@ -95,6 +98,11 @@ class Dialect(Protocol):
     @property
     def is_finished(self) -> bool:
         """Whether the last ``event`` was the last thing to be said."""
+        ...
+
+    @property
+    def samples_of(self) -> SamplesOf | None:
+        """A short way for messages that are all samples; None: there is none."""
         ...
 
     def decode(self, data: bytes | bytearray) -> ClientEvent:

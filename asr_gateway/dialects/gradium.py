@@ -20,7 +20,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_gateway.core.dialect import ClientEvent, FlushReceived, OpusReceived, PiecesReceived, SetupReceived
+from asr_gateway.core.dialect import (
+    ClientEvent,
+    FlushReceived,
+    OpusReceived,
+    PiecesReceived,
+    SamplesOf,
+    SetupReceived,
+)
 from asr_gateway.core.g711 import from_a_law, from_mu_law
 from asr_gateway.core.wav_stream import WavStream, from_16_bits
 from shared.audio_header import MIN_RATE
@@ -91,6 +98,7 @@ class Gradium:
     """
 
     is_text = True
+    samples_of: SamplesOf | None = None
     pack_pauses = staticmethod(pack_pauses)
 
     def __init__(self, module: str, make_resampler: Callable[[int], Resampler]) -> None:

@@ -3,7 +3,7 @@
 The fields and their order are those of moshi-server; ``Flush``, ``Reset``, their answers and ``code`` in ``Error`` are
 ours. Audio has a fast path: an array whose every number is a float32 (or every one a float64) is checked and read by
 numpy as a table of prefix bytes and values; any other mix of numbers goes through the ``msgpack`` library. So has
-Opus in short pieces.
+Opus in short pieces. The compiled flavour has a faster one yet for float32, in C (``kyutai_samples.c``).
 
     82 a4 "type" a5 "Audio" a3 "pcm" dc NNNN   ca VVVVVVVV   ca VVVVVVVV   ...
     '---------------- _AUDIO_HEAD -----'       '-- one row of the table --'
@@ -14,7 +14,7 @@ because one such number would stay in the model's state for a minute.
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgpack
@@ -28,6 +28,7 @@ from asr_gateway.core.dialect import (
     MarkerReceived,
     OpusReceived,
     ResetReceived,
+    SamplesOf,
 )
 from asr_gateway.core.level import limited
 from shared.errors import AsrError, BadMessageError
@@ -63,6 +64,17 @@ _MAX_CONTAINERS: Final = 64
 """Arrays and maps in one message. What the dialect needs is three; a million empty ones would cost 60 bytes each."""
 _SHOWN: Final = 40
 """Characters of a client's value that an error quotes."""
+
+
+def _samples_of() -> SamplesOf | None:
+    try:
+        from asr_gateway.dialects.kyutai_samples import unmasked  # noqa: PLC0415  (there if it was compiled)
+    except ImportError:
+        return None
+    return partial(unmasked, _AUDIO_HEAD + bytes((_ARRAY16,)))
+
+
+samples_of: Final = _samples_of()
 
 
 def decode(data: bytes | bytearray) -> ClientEvent:

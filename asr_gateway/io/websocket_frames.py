@@ -54,8 +54,8 @@ class Frames:
     )  # fmt: skip
 
     def __init__(self, parser: WebSocketReader, messages: WebSocketDataQueue, max_bytes: int) -> None:
-        self.take_now: Callable[[bytearray], bool] | None = None
-        """Gets a plain frame's payload; returns whether it took it. Must not raise.
+        self.take_now: Callable[[bytes, int], bool] | None = None
+        """Gets a plain frame, as it came, and where its payload begins; returns whether it took it. Must not raise.
 
         The client's task sets it when nothing waits in the queue; None while it must not be asked.
         """
@@ -86,12 +86,9 @@ class Frames:
                 n_bytes, begin = data[2] << 8 | data[3], _HEAD_16 + _MASK
             elif not 0 <= n_bytes < _IS_16:  # not masked, or 127: the mark of a length of 64 bits
                 return self._cut(data)
-            if len(data) == begin + n_bytes and n_bytes <= self._max_bytes:
-                payload = bytearray(data)
-                del payload[:begin]
-                websocket_mask(data[begin - _MASK : begin], payload)
-                if self.take_now(payload):
-                    return _GO_ON
+            is_all = len(data) == begin + n_bytes
+            if is_all and n_bytes <= self._max_bytes and self.take_now(data, begin):
+                return _GO_ON
         return self._cut(data)
 
     def _cut(self, data: bytes) -> tuple[bool, bytes]:
@@ -123,7 +120,7 @@ class Frames:
             begin, end = frame
             if not buffer[position + 1] & _MASKED or self.take_now is None:
                 break
-            if not self.take_now(_payload(buffer[position:end], begin - position)):
+            if not self.take_now(bytes(buffer[position:end]), begin - position):
                 break
             position = end
         return position
@@ -148,6 +145,14 @@ class Frames:
 
     def _hold(self, buffer: Bytes, position: int) -> None:
         self._held = buffer if position == 0 and isinstance(buffer, bytearray) else bytearray(buffer[position:])
+
+
+def unmasked(frame: bytes, begin: int) -> bytearray:
+    """Return the payload of a masked frame that begins at ``begin``, behind its mask."""
+    payload = bytearray(frame)
+    del payload[:begin]  # moves nothing
+    websocket_mask(frame[begin - _MASK : begin], payload)
+    return payload
 
 
 class Ears:
@@ -176,13 +181,6 @@ class Ears:
             self._is_closed, _ = self._frames.feed_data(data)
             if self._is_closed:
                 self._handler.close()
-
-
-def _payload(frame: Bytes, begin: int) -> bytearray:
-    payload = bytearray(frame)
-    del payload[:begin]  # moves nothing
-    websocket_mask(bytes(frame[begin - _MASK : begin]), payload)
-    return payload
 
 
 def _measure(buffer: Bytes, position: int) -> tuple[int, int] | None:

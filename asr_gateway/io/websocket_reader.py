@@ -3,8 +3,8 @@
 Audio of a session that has room is taken in right where it was read, in the callback of the transport. Whatever may
 have to wait (a full session, a big message, its turn) goes to the client's task instead, and everything behind it too:
 
-    message ─► take_now ──┬─► dialect.decode ─► Stream
-                          '─► parser, queue ─► run: waits until there is room ─► dialect.decode ─► Stream
+    frame ─► take_now ──┬─► dialect.decode ─► Stream                   or dialect.samples_of: as it lies in the frame
+                        '─► parser, queue ─► run: waits until there is room ─► dialect.decode ─► Stream
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from asr_gateway.core.dialect import (
 from asr_gateway.io.aiohttp_socket import Socket
 from asr_gateway.io.live_service import LiveService, OpusDecoder
 from asr_gateway.io.stream import Stream
+from asr_gateway.io.websocket_frames import unmasked
 from shared.errors import AsrError
 from shared.units import SAMPLE_RATE
 
@@ -79,7 +80,7 @@ class WebSocketReader:
 
     __slots__ = (
         "_begun", "_changed", "_client", "_clocks", "_decode", "_frames", "_is_text", "_loop", "_n_in_turn", "_opus",
-        "_service", "_socket", "_stream", "_turn_began", "received_bytes",
+        "_samples_of", "_service", "_socket", "_stream", "_turn_began", "received_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +89,7 @@ class WebSocketReader:
         assert socket.frames is not None, "the socket is prepared"
         self._service = service
         self._decode = dialect.decode
+        self._samples_of = dialect.samples_of
         self._is_text = dialect.is_text
         self._socket = socket
         self._frames = socket.frames
@@ -125,7 +127,7 @@ class WebSocketReader:
     def _take_no_more(self) -> None:
         self._frames.take_now = None
 
-    def _take_now(self, data: bytearray) -> bool:
+    def _take_now(self, frame: bytes, begin: int) -> bool:
         stream = self._stream
         assert stream is not None, "it is known before anything may be taken"
         now = self._loop.time()
@@ -135,7 +137,7 @@ class WebSocketReader:
             return False
         self._n_in_turn += 1
         try:
-            event = self._decode(data)
+            event = self._event_of(frame, begin)
             clocks = self._clocks
             clocks.heard_at = clocks.understood_at = now
             if isinstance(event, _ARRAY):
@@ -153,8 +155,15 @@ class WebSocketReader:
             self._begun = error
         if self._begun is not None:
             return False
-        self.received_bytes += len(data)
+        self.received_bytes += len(frame) - begin
         return True
+
+    def _event_of(self, frame: bytes, begin: int) -> ClientEvent:
+        if self._samples_of is not None:
+            samples = self._samples_of(frame, begin)
+            if samples is not None:
+                return samples
+        return self._decode(unmasked(frame, begin))
 
     def _take_pieces_now(self, stream: Stream, pieces: Iterator[NDArray[np.float32]]) -> None:
         for pcm in pieces:

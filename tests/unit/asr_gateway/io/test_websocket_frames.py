@@ -8,7 +8,7 @@ from aiohttp.http_websocket import WebSocketReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_gateway.io.websocket_frames import MAX_FRAMES, Ears, Frames
+from asr_gateway.io.websocket_frames import MAX_FRAMES, Ears, Frames, unmasked
 
 MAX_BYTES = 60_000
 BINARY, TEXT, PING, PIECE, LAST_PIECE = 0x82, 0x81, 0x89, 0x02, 0x80
@@ -54,10 +54,10 @@ class Client:
     def open(self) -> None:
         self.frames.take_now = self._take
 
-    def _take(self, data: bytearray) -> bool:
+    def _take(self, frame: bytes, begin: int) -> bool:
         if self.refuses:
             return False
-        self.taken.append(bytes(data))
+        self.taken.append(bytes(unmasked(frame, begin)))
         self.heard.append(("BINARY", self.taken[-1]))
         return True
 
