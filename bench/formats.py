@@ -142,7 +142,7 @@ def forced(what: str, make_lm: Callable[[], LanguageModel], text: Tensor, codes:
         lms[name] = lm
         if "cpu_weights" in options:
             lms[name] = make_lm()
-            lms[name].pack(CPU_WEIGHTS[options["cpu_weights"]])
+            lms[name].pack(CPU_WEIGHTS[options["cpu_weights"]](len(text)))
         kv_format = KV_FORMATS[options["kv_cache"]] if "kv_cache" in options else None
         rings[name] = lm.new_ring(len(text), kv_format)
     n_differ = dict.fromkeys(FORMATS, 0)

@@ -17,13 +17,14 @@ Which one is fastest depends on the CPU: ``auto`` finds out by trying.
 """
 
 import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from asr_worker.model.cold_time import cold_ms
 from asr_worker.model.lm import LanguageModel
 from asr_worker.model.products import MakeProduct, Product, StepProduct, can_pack, multiplies_bf16, packed
 from shared.errors import ConfigError
@@ -39,14 +40,7 @@ LEAST_NUMBER: Final = 1e-30
 WORTH: Final = 0.8
 """Fewer bits must save at least a fifth of the time of whatever is more exact."""
 
-N_TURNS: Final = 5
-MAX_TRIAL_S: Final = 0.5
-"""No further turn for what has taken so long: some machine's slow way out would delay the start."""
-
 X86: Final = ("x86_64", "AMD64")
-
-MAX_OTHER_BYTES: Final = 1 << 29
-"""What is read between two turns stands for the rest of the model, up to what no cache holds."""
 
 
 class Bf16Product:
@@ -90,8 +84,12 @@ class Int8Product:
         return x.add_(self(inner))
 
 
-CPU_WEIGHTS: Final[Mapping[str, MakeProduct]] = {"f32": Product, "bf16": Bf16Product, "int8": Int8Product}
-"""What multiplies weights of each number format; the most exact first."""
+CPU_WEIGHTS: Final[Mapping[str, Callable[[int], MakeProduct]]] = {
+    "f32": lambda n_rows: partial(Product, n_rows=n_rows),
+    "bf16": lambda _: Bf16Product,
+    "int8": lambda _: Int8Product,
+}
+"""What multiplies weights of each number format, in steps of up to so many rows; the most exact first."""
 
 BYTES_EACH: Final = {"f32": 4, "bf16": 2, "int8": 1}
 
@@ -144,7 +142,7 @@ def pack_lm(lm: LanguageModel, name: str, *, n_rows: int) -> str | None:
         ConfigError: this machine, or this model's dtype, has no such products.
     """
     if lm.text_emb.device.type != "cpu" or name == "f32":
-        lm.pack()
+        lm.pack(CPU_WEIGHTS["f32"](n_rows))
         return None
     if not can_pack(lm.text_linear):
         msg = f"worker.cpu_weights is {name!r}, which wants a model in float32 and a torch with oneDNN; " + (
@@ -161,7 +159,7 @@ def pack_lm(lm: LanguageModel, name: str, *, n_rows: int) -> str | None:
         here = ", ".join(known for known, trouble in usable.items() if trouble is None)
         msg = f"worker.cpu_weights is {name!r}: {usable[name]}; allowed here are {here}, auto"
         raise ConfigError(msg)
-    lm.pack(CPU_WEIGHTS[name])
+    lm.pack(CPU_WEIGHTS[name](n_rows))
     return said
 
 
@@ -175,7 +173,7 @@ def _choose(lm: LanguageModel, usable: Sequence[str], n_rows: int) -> tuple[str,
     n_numbers = sum(weight.numel() for weight in weights) * len(layers)
     times_ms = {}
     for name in usable:
-        products = [CPU_WEIGHTS[name](weight) for weight in weights]
+        products = [CPU_WEIGHTS[name](n_rows)(weight) for weight in weights]
         taken_ms = [
             _time_ms(products, [torch.ones(n, weight.shape[1]) for weight in weights], n_numbers * BYTES_EACH[name])
             for n in (1, n_rows)
@@ -188,16 +186,10 @@ def _choose(lm: LanguageModel, usable: Sequence[str], n_rows: int) -> tuple[str,
 
 
 def _time_ms(products: Sequence[StepProduct], inputs: Sequence[Tensor], model_bytes: int) -> float:
-    """Return how long one layer takes when the rest of the model was read meanwhile: the least of some turns."""
-    # Ones: memory that was never written to is one page of zeros, which stays in the cache.
-    other = torch.ones(min(model_bytes, MAX_OTHER_BYTES) // 4)
-    taken_s = []
-    for _ in range(N_TURNS):
-        other.sum()
-        begun_s = time.perf_counter()
+    """Return how long one layer takes when the rest of the model was read meanwhile."""
+
+    def run() -> None:
         for multiply, x in zip(products, inputs, strict=True):
             multiply(x)
-        taken_s.append(time.perf_counter() - begun_s)
-        if sum(taken_s) > MAX_TRIAL_S:
-            break
-    return 1e3 * min(taken_s)
+
+    return cold_ms(run, model_bytes)

@@ -10,6 +10,7 @@ which changes most codes of a session's first frame and no later one).
 Source: docs/model.md, section 9.
 """
 
+from functools import partial
 from typing import Final
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from asr_worker.model.attention import Sequence
 from asr_worker.model.carry import Carry, Past, Silence
+from asr_worker.model.products import Product
 from asr_worker.model.quantizer import SplitQuantizer
 from asr_worker.model.ring import Ring
 from asr_worker.model.rows import Rows
@@ -80,9 +82,9 @@ class MimiEncoder(nn.Module):
     def pack(self, n_rows: int) -> None:
         """Pack the weights for CPU, for steps of up to ``n_rows`` slots; from here on it only steps."""
         n_latents = self.encoder.pack(n_rows, FRAME_SAMPLES)
-        self.transformer.pack()
+        self.transformer.pack(partial(Product, n_rows=n_rows * n_latents))
         self.downsample.pack(n_rows, n_latents)
-        self.quantizer.pack()
+        self.quantizer.pack(n_rows)
 
     def step(self, pcm: Tensor, state: MimiState, active: Tensor, rows: Rows | None = None) -> Tensor:
         """Encode one frame for the slots in ``rows``, n in number, and move on those in ``active``.

@@ -20,14 +20,24 @@ the second cache, are read before they are multiplied:
     rows x in x out             product   read and product
     1 x 192 x 1008                 0.12     0.07
     8 x 192 x 1008                 0.17     0.10
+
+Where a step never has more than three rows, the CPU decides (``few_rows_want_packing``): torch's default library knows
+Intel's better. On Sapphire Rapids, with slower memory, ms:
+
+    2 x 2048 x 512                 0.22     0.34
+    2 x 512 x 2048                 0.28     0.31
+    2 x 8192 x 1024                1.7      2.3
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from asr_worker.model.cold_time import cold_ms
 
 PACK_ROWS: Final = 64
 """For how many rows a weight is packed. Any number may come; only a pack for a single row is slow for more."""
@@ -38,6 +48,12 @@ MIN_PACKED_NUMBERS: Final = 1 << 18
 MIN_PACKED_ROWS: Final = 4
 """Fewer rows are filled up with zeros: oneDNN reads the weight in a slower way for them (2 x 512 x 2048: 0.38 ms
 instead of 0.30)."""
+
+WORTH: Final = 0.9
+"""Weights stay as they are for few rows if that saves at least a tenth of the time."""
+_TRIED: Final = ((512, 2048), (2048, 512))
+"""Weights of Mimi's feed-forward, in the place of all."""
+_OTHER_BYTES: Final = 1 << 26
 
 MIN_READ_NUMBERS: Final = 1 << 13
 """What is smaller is not read before it is multiplied: it comes as fast, or stays in a cache."""
@@ -79,13 +95,32 @@ def multiplies_bf16() -> bool:
     return knows is not None and bool(knows())
 
 
-def pack_weights(module: nn.Module, *names: str) -> None:
-    """Replace weights ``[out, in]`` of ``module`` by packed ones where that pays. Only ``linear`` takes them then."""
-    for name in names:
-        weight = getattr(module, name)
-        if can_pack(weight) and weight.numel() >= MIN_PACKED_NUMBERS:
-            delattr(module, name)
-            setattr(module, name, packed(weight))
+def packing_pays(weight: Tensor, n_rows: int) -> bool:
+    """Return whether a weight is multiplied faster packed in steps of up to ``n_rows`` rows."""
+    if not can_pack(weight) or weight.numel() < MIN_PACKED_NUMBERS:
+        return False
+    return n_rows >= MIN_PACKED_ROWS or few_rows_want_packing(n_rows)
+
+
+@lru_cache(maxsize=MIN_PACKED_ROWS)
+def few_rows_want_packing(n_rows: int) -> bool:
+    """Return whether this CPU multiplies fewer than ``MIN_PACKED_ROWS`` rows faster packed: found by trial, once."""
+    weights = [torch.ones(shape) for shape in _TRIED]
+    inputs = [torch.ones(n_rows, weight.shape[1]) for weight in weights]
+
+    def taken_ms(weights: list[Tensor]) -> float:
+        return cold_ms(lambda: [linear(x, weight) for x, weight in zip(inputs, weights, strict=True)], _OTHER_BYTES)
+
+    return taken_ms(weights) > WORTH * taken_ms([packed(weight) for weight in weights])
+
+
+def pack_weight(module: nn.Module, *, n_rows: int) -> None:
+    """Replace ``module.weight`` ``[out, in]`` by a packed one where that pays. Only ``linear`` takes it then."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    if packing_pays(weight, n_rows):
+        del module.weight
+        module.weight = packed(weight)
 
 
 def packed(weight: Tensor) -> Tensor:
@@ -129,14 +164,17 @@ MakeProduct = Callable[[Tensor], StepProduct]
 
 
 class Product:
-    """A weight ``[out, in]``, of those that ``can_pack`` allows, as a step multiplies it; no gradients."""
+    """A weight ``[out, in]``, of those that ``can_pack`` allows, as a step multiplies it; no gradients.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    ``n_rows``: most that a step has; any number may come.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, n_rows: int = PACK_ROWS) -> None:
         weight = weight.detach()
-        is_packed = weight.numel() >= MIN_PACKED_NUMBERS
+        is_packed = packing_pays(weight, n_rows)
         self._weight = packed(weight) if is_packed else weight
         self._bias = bias
-        self._is_read = not is_packed and weight.numel() >= MIN_READ_NUMBERS
+        self._is_read = MIN_READ_NUMBERS <= weight.numel() < MIN_PACKED_NUMBERS
         # Made once: in a step, a view costs more than a small sum.
         self._turned = None if is_packed else weight.t()
 

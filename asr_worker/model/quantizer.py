@@ -45,10 +45,10 @@ class SplitQuantizer(nn.Module):
         first, rest = (functional.linear(latents, weight) for weight in (self.first_proj, self.rest_proj))
         return _search(first, rest, entries, searches)
 
-    def pack(self) -> None:
-        """Pack what is multiplied; from here on only ``forward`` without gradients works."""
+    def pack(self, n_rows: int) -> None:
+        """Pack what is multiplied, for up to ``n_rows`` latents; from here on it only steps."""
         if can_pack(self.entries):
-            self._packed = _PackedQuantizer(self)
+            self._packed = _PackedQuantizer(self, n_rows)
             del self.first_proj, self.rest_proj
 
     @torch.no_grad()
@@ -63,11 +63,12 @@ class SplitQuantizer(nn.Module):
 class _PackedQuantizer:
     """The quantiser as a step on CPU runs it: views and packed weights are made once."""
 
-    def __init__(self, of: SplitQuantizer) -> None:
-        self._project = Product(torch.cat((of.first_proj, of.rest_proj)))
+    def __init__(self, of: SplitQuantizer, n_rows: int) -> None:
+        self._project = Product(torch.cat((of.first_proj, of.rest_proj)), n_rows=n_rows)
         # The entries themselves stay as well: they are what is subtracted.
         self._entries = of.entries.detach().unbind()
-        self._searches = [Product(*level) for level in zip(self._entries, of.minus_half_norms.unbind(), strict=True)]
+        levels = zip(self._entries, of.minus_half_norms.unbind(), strict=True)
+        self._searches = [Product(*level, n_rows=n_rows) for level in levels]
 
     def __call__(self, latents: Tensor) -> Tensor:
         first, rest = self._project(latents).chunk(2, dim=-1)

@@ -24,7 +24,7 @@ from asr_worker.model.products import (
     conv_pays,
     image_of,
     linear,
-    pack_weights,
+    pack_weight,
     packed_conv,
     two_columns,
 )
@@ -97,7 +97,7 @@ class CausalConv(nn.Module):
             )
             self._is_packed_conv = True
         else:
-            pack_weights(self, "weight")
+            pack_weight(self, n_rows=n_rows * n_windows)
         return n_windows
 
     @torch.no_grad()

@@ -42,7 +42,7 @@ def test_a_product_differs_from_float32_by_no_more_than_its_format_explains(name
     x = seeded(n_rows, 512) * 10.0 ** (torch.arange(n_rows) % 5 - 2)[:, None]
     expected = x.double() @ weight.double().t()
     scale = x.norm(dim=-1, keepdim=True) * weight.norm(dim=-1)[None]
-    multiply = CPU_WEIGHTS[name](weight)
+    multiply = CPU_WEIGHTS[name](2)(weight)
     found = multiply(x)
     assert found.dtype == torch.float32
     error = ((found - expected) / scale * 512**0.5).square().mean().sqrt()
@@ -58,7 +58,7 @@ def test_a_product_differs_from_float32_by_no_more_than_its_format_explains(name
 def test_rows_and_outputs_of_zeros_are_zeros(name: str) -> None:
     weight, x = seeded(64, 128), seeded(3, 128)
     weight[5], x[1] = 0.0, 0.0
-    found = CPU_WEIGHTS[name](weight)(x)
+    found = CPU_WEIGHTS[name](2)(weight)(x)
     assert found.isfinite().all()
     assert found[1].count_nonzero() == found[:, 5].count_nonzero() == 0
     assert found[0].count_nonzero() == 63
@@ -67,7 +67,7 @@ def test_rows_and_outputs_of_zeros_are_zeros(name: str) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("name", NARROW)
 def test_a_loud_row_changes_no_other(name: str) -> None:
-    multiply = CPU_WEIGHTS[name](seeded(64, 512))
+    multiply = CPU_WEIGHTS[name](2)(seeded(64, 512))
     x = seeded(4, 512)
     before = multiply(x)
     x[2] *= 2.0**20
@@ -185,7 +185,7 @@ def test_auto_gives_up_exactness_only_for_a_fifth_of_the_time(
     # Half of it for one row, half for all.
     times = iter([taken_ms / 2 for taken_ms in times_ms.values() for _ in range(2)])
     monkeypatch.setattr(cpu_weights, "trouble_with", lambda _: None)
-    monkeypatch.setattr(cpu_weights, "CPU_WEIGHTS", {name: lambda _, name=name: name for name in times_ms})
+    monkeypatch.setattr(cpu_weights, "CPU_WEIGHTS", {name: lambda _, name=name: lambda _: name for name in times_ms})
     monkeypatch.setattr(cpu_weights, "_time_ms", lambda *_: next(times))
     monkeypatch.setattr(lm, "pack", lambda make: packed.append(make(None)))
     said = pack_lm(lm, "auto", n_rows=3)

@@ -1,23 +1,30 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from asr_worker.model.attention import MIN_PRODUCT_NUMBERS, additive, attend
+from asr_worker.model import products
+from asr_worker.model.attention import MIN_PRODUCT_NUMBERS, Sequence, additive, attend
 from asr_worker.model.carry import Silence
 from asr_worker.model.products import (
     MIN_PACKED_NUMBERS,
+    MIN_PACKED_ROWS,
+    Product,
     add_linear_,
     can_pack,
     conv,
     conv_pays,
     linear,
-    pack_weights,
+    pack_weight,
     packed,
     packed_conv,
     write_elu,
 )
+from asr_worker.model.ring import Ring
 from asr_worker.model.seanet import CausalConv
+from asr_worker.model.transformer import MimiLayer, Transformer
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.zeros(1, 1)), reason="this torch cannot pack weights")
 
@@ -72,16 +79,54 @@ def test_a_convolution_with_few_outputs_makes_two_columns_at_once(n_out: int, n_
     torch.testing.assert_close(layer(x, Silence()), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_small_weights_stay_as_they_are() -> None:
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.small = nn.Parameter(torch.zeros(8, 8))
-            self.large = nn.Parameter(torch.zeros(MIN_PACKED_NUMBERS // 64, 64))
+@pytest.mark.parametrize("wanted", [False, True])
+def test_small_weights_stay_as_they_are_and_those_for_few_rows_may(
+    monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    monkeypatch.setattr(products, "few_rows_want_packing", lambda _: wanted)
 
-    module = Two()
-    pack_weights(module, "small", "large")
-    assert (module.small.is_mkldnn, module.large.is_mkldnn) == (False, True)
+    def is_packed(n_numbers: int, n_rows: int) -> bool:
+        layer = nn.Linear(64, n_numbers // 64)
+        pack_weight(layer, n_rows=n_rows)
+        return layer.weight.is_mkldnn
+
+    assert not is_packed(MIN_PACKED_NUMBERS // 2, MIN_PACKED_ROWS)
+    assert is_packed(MIN_PACKED_NUMBERS, MIN_PACKED_ROWS)
+    assert is_packed(MIN_PACKED_NUMBERS, MIN_PACKED_ROWS - 1) is wanted
+
+
+@pytest.mark.parametrize(("plain_ms", "wanted"), [(0.8, False), (0.95, True), (2.0, True)])
+def test_few_rows_are_multiplied_as_they_are_if_that_saves_a_tenth(
+    monkeypatch: pytest.MonkeyPatch, plain_ms: float, *, wanted: bool
+) -> None:
+    times = iter([plain_ms, 1.0])
+    monkeypatch.setattr(products, "cold_ms", lambda *_: next(times))
+    assert products.few_rows_want_packing.__wrapped__(2) is wanted
+
+
+def test_few_rows_are_tried_once() -> None:
+    assert products.few_rows_want_packing(1) is products.few_rows_want_packing(1)
+    assert products.few_rows_want_packing.cache_info().hits > 0
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@torch.inference_mode()
+def test_one_slot_hears_the_same_whether_its_weights_are_packed(
+    monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    monkeypatch.setattr(products, "few_rows_want_packing", lambda _: wanted)
+    layers = [MimiLayer(512, 1024).requires_grad_(requires_grad=False) for _ in range(2)]
+    for layer in layers:
+        for name, parameter in layer.named_parameters():
+            parameter.copy_(1.0 if name.startswith("norm") else seeded(*parameter.shape) / 16)
+    x = seeded(1, 2, 512)
+    offline = Transformer(layers)
+    expected = offline(x, Sequence(n_positions=2, context=9, per_step=2, head_dim=64, max_period=1e4, like=x))
+    stepping = Transformer([*layers])
+    stepping.pack(partial(Product, n_rows=2))
+    ring = Ring(n_layers=2, n_rows=1, context=9, n_heads=8, head_dim=64, max_period=1e4, device=x.device, dtype=x.dtype)
+    found = stepping(x.clone(), ring.begin(2, None, torch.ones(1, dtype=torch.bool)))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision_is_not_packed() -> None:
