@@ -38,7 +38,8 @@ class PcmRings:
         self._arrived_s = np.zeros((n_slots, window), np.float64)
         self._frames = np.zeros((n_slots, window, FRAME_SAMPLES), np.float32)
         self._flat = self._frames.reshape(n_slots * window, FRAME_SAMPLES)
-        self._scratch = np.zeros((n_slots, FRAME_SAMPLES), np.float32)
+        self._first_cells = np.arange(n_slots) * window
+        self._scratch = np.zeros((n_slots // 2 + 1, FRAME_SAMPLES), np.float32)
 
     def push(
         self,
@@ -67,11 +68,18 @@ class PcmRings:
         return float(self._arrived_s[slots, self._head[slots]].min()) if len(slots) else None
 
     def pop(self, slots: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-        """Move the oldest frame of each of ``slots`` (each once, none empty) into its row of ``out`` ``[B, 1920]``."""
+        """Move the oldest frame of each of ``slots`` (each once, none empty) into its row of ``out`` ``[B, 1920]``.
+
+        Other rows may change too, to whatever lay in a ring.
+        """
         assert not len(slots) or int(self.count[slots].min()) > 0, "popped an empty ring"
-        cells = slots * self.window + self._head[slots]
-        rows = np.take(self._flat, cells, axis=0, out=self._scratch[: len(slots)], mode="clip")  # clip: without a copy
-        out[slots] = rows
+        # clip: without a copy
+        if 2 * len(slots) >= len(self.count):
+            # Some frames in vain are less than all of them twice.
+            np.take(self._flat, self._first_cells + self._head, axis=0, out=out, mode="clip")
+        else:
+            cells = self._first_cells[slots] + self._head[slots]
+            out[slots] = np.take(self._flat, cells, axis=0, out=self._scratch[: len(slots)], mode="clip")
         self._head[slots] = (self._head[slots] + 1) % self.window
         self.count[slots] -= 1
 
