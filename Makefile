@@ -102,10 +102,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 # Made anew whenever anything in the packages changes. Without a C compiler the copy holds plain sources.
 $(MACHINE_CODE)/.made: $(INSTALLED) setup.py $(shell find asr_cli asr_gateway asr_worker shared -type f -not -path '*/__pycache__/*')
 	@rm -rf $(MACHINE_CODE)
-	echo "Compiling the gateway's hot modules (half a minute)"
+	echo "Compiling the gateway's hot modules (a minute)"
 	env -u PIP_BUILD_CONSTRAINT $(BIN)/python -m pip install -q --no-deps --no-build-isolation --target $(MACHINE_CODE) .
 	$(WITH_MACHINE_CODE) $(BIN)/python -c 'import sys; from shared.flavour import is_compiled; sys.exit(not is_compiled())' \
 		|| echo "No C compiler or no Python headers here (apt-get install gcc python3-dev): plain Python runs" >&2
+	$(WITH_MACHINE_CODE) $(BIN)/python -c 'import sys; from shared.flavour import is_compiled; from asr_gateway.dialects import kyutai; sys.exit(is_compiled() and kyutai.samples_of is None)' \
+		|| echo "kyutai_samples.c was not compiled (pip without -q says why): its work is done in Python" >&2
 	touch $@
 
 include training/training.mk bench/bench.mk

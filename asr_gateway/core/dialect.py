@@ -81,7 +81,10 @@ It may be a view of the message, in the message's byte order, and so keeps the m
 
 
 SamplesOf: TypeAlias = Callable[[bytes, int], NDArray[np.float32] | None]
-"""Gets a masked WebSocket frame and where its payload begins; returns the samples, or None if it is for ``decode``."""
+"""Gets a masked WebSocket frame and where its payload begins; returns the samples, or None if it is for ``decode``.
+
+Masked, since the point of it is one pass over the bytes.
+"""
 
 PackPauses: TypeAlias = Callable[[NDArray[np.float32]], list[bytes]]
 """Encodes the pauses ``[n, heads]`` of a whole step block at once: one piece for each row."""

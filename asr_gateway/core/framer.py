@@ -22,6 +22,13 @@ from shared.units import FRAME_SAMPLES
 _PLAIN: Final = np.dtype(np.float32)
 
 
+def _plain(pcm: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return samples that keep no more memory than they take, in this machine's byte order: a copy unless they do."""
+    owner = pcm.base  # it may be bytes, of which the types do not know
+    is_all = owner is None or getattr(owner, "nbytes", None) == pcm.nbytes
+    return pcm if is_all and pcm.dtype == _PLAIN else np.array(pcm, _PLAIN)
+
+
 class Framer:
     """Audio of one session that waits to be sent: whole frames, and at the end one partial frame."""
 
@@ -47,7 +54,7 @@ class Framer:
             self._partial[n_partial : n_partial + n_pcm] = pcm
             self.n_partial = n_partial + n_pcm
         elif n_pcm == FRAME_SAMPLES and not n_partial:
-            self._frames.append(pcm.astype(_PLAIN, copy=False) if self.n_frames else pcm)
+            self._frames.append(_plain(pcm) if self.n_frames else pcm)
             self.n_frames += 1
         else:
             self._cut(pcm)
@@ -60,7 +67,7 @@ class Framer:
             pcm = pcm[len(head) :]
         n_whole, n_rest = divmod(len(pcm), FRAME_SAMPLES)
         if n_whole:
-            self._frames.append(pcm[: n_whole * FRAME_SAMPLES].astype(_PLAIN, copy=False))
+            self._frames.append(_plain(pcm[: n_whole * FRAME_SAMPLES]))
             self.n_frames += n_whole
         if n_rest:
             self._append_partial(pcm[-n_rest:])

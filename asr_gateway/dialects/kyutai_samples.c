@@ -82,8 +82,10 @@ static PyObject *unmasked(PyObject *module, PyObject *const *arguments, Py_ssize
     const uint8_t *head = (const uint8_t *)PyBytes_AS_STRING(arguments[0]);
     const uint8_t *frame = (const uint8_t *)PyBytes_AS_STRING(arguments[1]);
     const Py_ssize_t n_head = PyBytes_GET_SIZE(arguments[0]), n_frame = PyBytes_GET_SIZE(arguments[1]);
+    if (begin < MASK_BYTES || begin > n_frame)
+        Py_RETURN_NONE;
     const Py_ssize_t n_table = n_frame - begin - n_head - COUNT_BYTES;
-    if (begin < MASK_BYTES || begin > n_frame || n_table <= 0 || n_table % ROW_BYTES)
+    if (n_table <= 0 || n_table % ROW_BYTES)
         Py_RETURN_NONE;
 
     const uint8_t *mask = frame + begin - MASK_BYTES, *payload = frame + begin;

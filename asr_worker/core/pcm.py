@@ -73,7 +73,7 @@ class PcmRings:
         Other rows may change too, to whatever lay in a ring.
         """
         assert not len(slots) or int(self.count[slots].min()) > 0, "popped an empty ring"
-        # clip: without a copy
+        # "clip" below, though every index is right: "raise" would have numpy copy first.
         if 2 * len(slots) >= len(self.count):
             # Some frames in vain are less than all of them twice.
             np.take(self._flat, self._first_cells + self._head, axis=0, out=out, mode="clip")

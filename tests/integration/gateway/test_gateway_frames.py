@@ -51,6 +51,21 @@ async def test_what_is_no_websocket_is_refused_in_its_own_terms(rig: Any, gatewa
     assert close[3:].decode() == fields["message"]
 
 
+async def test_messages_are_counted_without_what_frames_them(rig: Any, gateway: Any) -> None:
+    audio = msgpack.packb({"type": "Audio", "pcm": [0.0] * 1920}, use_single_float=True)
+    async with gateway.ready_client() as client:
+        await client.socket.send_bytes(MARKER)
+        await client.socket.send_bytes(audio)
+        await client.until("Step")
+
+    async def counted() -> float:
+        count: float = await gateway.metric("asr_gateway_received_bytes_total")
+        return count
+
+    await rig.eventually(counted)
+    assert await counted() == len(MARKER) + len(audio)
+
+
 async def test_frames_may_be_cut_anywhere(rig: Any, gateway: Any) -> None:
     async with raw_client(rig, gateway) as (reader, writer):
         for byte in GOOD + GOOD:

@@ -6,9 +6,16 @@ import pytest
 from shared.flavour import is_compiled
 
 
-@pytest.mark.parametrize("name", ["asr_gateway.core.session", "asr_gateway.io.websocket_frames", "shared.wire"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "asr_gateway.core.session",
+        "asr_gateway.dialects.kyutai_samples",  # nothing at all in plain Python
+        "asr_gateway.io.websocket_frames",
+        "shared.wire",
+    ],
+)
 def test_all_hot_modules_run_in_the_flavour_that_is_told(name: str) -> None:
     spec = find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    assert spec.origin.endswith(tuple(EXTENSION_SUFFIXES)) == is_compiled()
+    is_machine_code = spec is not None and (spec.origin or "").endswith(tuple(EXTENSION_SUFFIXES))
+    assert is_machine_code == is_compiled()

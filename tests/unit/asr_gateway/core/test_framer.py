@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,19 @@ def test_pieces_of_messages_become_plain_frames() -> None:
     frames = framer.take(2)
     assert all(frame.dtype == np.float32 for frame in frames)
     assert np.concatenate(frames).tolist() == ramp(2 * FRAME_SAMPLES).tolist()
+
+
+@pytest.mark.parametrize("lengths", [[3839] * 8, [1, 5758], [1, 1919, 1920, 5000], [4096] * 5])
+@pytest.mark.parametrize("begin", [0, 1])
+def test_what_waits_keeps_no_more_memory_than_it_is_counted_for(lengths: list[int], begin: int) -> None:
+    framer = Framer()
+    for length in lengths:
+        framer.push(ramp(begin + length)[begin:])
+
+    first, *waiting = framer.take(framer.n_frames)
+    kept = sum(piece.nbytes if piece.base is None else piece.base.nbytes for piece in waiting)
+    assert kept == sum(piece.nbytes for piece in waiting)
+    assert np.concatenate([first, *waiting]).nbytes == sum(lengths) // FRAME_SAMPLES * FRAME_SAMPLES * 4
 
 
 def test_a_partial_frame_stays_until_it_is_full() -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from asr_worker.core import batch
 from asr_worker.model.fake_oracle import FakeTranscript, expected_events
 from shared.config import WorkerConfig
-from shared.messages import EventKind, Evict, Ready, SessionKind, StepBlock, StepEvent, StepFlag
-from shared.units import Epoch, SessionId
+from shared.messages import EventKind, Evict, Open, Ready, ResumeLog, SessionKind, StepBlock, StepEvent, StepFlag
+from shared.units import Epoch, FrameIndex, SessionId
 from shared.wire import decode_to_gateway, encode
 
 Fixture = Any  # fixtures of conftest.py, whose classes cannot be imported
@@ -71,6 +71,45 @@ def test_every_session_with_a_frame_takes_part_in_every_step(worker: Fixture, ma
     assert worker.run() == 19
     assert [len(worker.rows[session, 1]) for session in (1, 2, 3)] == [20, 5, 1]
     assert [frame for frame, _, _ in worker.rows[3, 1]] == [0], "what arrived during a step is in the next"
+
+
+def test_each_slot_steps_its_own_audio_whatever_waits_in_the_others(make_worker: Fixture, make_speech: Speech) -> None:
+    worker = make_worker(n_slots=4)
+    # Nowhere zero, unlike silence.
+    logged, waiting = make_speech(1, 2) + 1, {session: make_speech(session, 6) + 1 for session in (11, 12, 13, 14)}
+    client, silence = int(StepFlag.CLIENT), int(StepFlag.SILENCE)
+    log = ResumeLog(
+        frames=np.array([0, 0, 1, 2, 2]),
+        flags=np.array([client, silence, client, client, silence], np.uint8),
+        times=np.array([0, 1, 1, 2, 3, 3]) * 1920,
+        text=np.zeros(5, np.int32),
+        codes=np.zeros((5, 8), np.uint16),
+        pcm=logged,
+        steps=3,
+        silence=0,
+        is_whole=True,
+        is_word_open=False,
+        last_end_s=0.0,
+    )
+    resumed = Open(session=SessionId(11), epoch=Epoch(1), kind=SessionKind.LIVE, first_frame=FrameIndex(3), resume=log)
+    assert isinstance(worker.tell(resumed)[0], Ready)
+    worker.open(12)
+    worker.open(13, prefix=4)
+    worker.open(14)
+    for session, pcm in waiting.items():
+        worker.send(session, pcm, 3 if session == 11 else 0)
+    zeros = np.zeros(1920, np.float32)
+    expected = {
+        0: [zeros, zeros, logged[0], logged[1], zeros, waiting[11][0]],
+        1: waiting[12],
+        2: [*[zeros] * 4, *waiting[13][:2]],
+        3: waiting[14],
+    }
+    for step in range(6):
+        plan = worker.launch()
+        for slot, frames in expected.items():
+            assert np.array_equal(plan.pcm[slot], frames[step]), f"slot {slot}, step {step}"
+        worker.collect()
 
 
 def test_frames_of_files_wait_on_purpose_and_do_not_count_as_late(worker: Fixture, make_speech: Speech) -> None:
