@@ -22,6 +22,7 @@ from shared.audio_header import block_frames, header_problem
 from shared.streamed_wav import NO_SIZE, open_streamed_wav
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
+_READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
 _UNKNOWN_FORMAT: Final = 1
 """libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
 _UNKNOWN_FRAMES: Final = 1 << 60
@@ -79,10 +80,12 @@ def _opened_once(path: Path) -> _ForwardFile:
 
 
 def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
+    is_empty = False
     if path != STANDARD_INPUT:
         # What the system says about it: to libsndfile all that is a system error.
         try:
-            if stat.S_ISDIR(path.stat().st_mode):
+            found = path.stat()
+            if stat.S_ISDIR(found.st_mode):
                 return "is a folder"
         except FileNotFoundError:
             return "no such file"
@@ -90,8 +93,9 @@ def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
             return f"cannot be read: {failure.strerror}"
         if not os.access(path, os.R_OK):
             return f"cannot be read: {os.strerror(errno.EACCES)}"
+        is_empty = stat.S_ISREG(found.st_mode) and not found.st_size
     if getattr(error, "code", None) == _UNKNOWN_FORMAT:
-        return "no audio file that can be read; WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
+        return "is empty" if is_empty else f"no audio file that can be read; {_READABLE}"
     if isinstance(error, OSError):
         is_pipe, reason = False, f"cannot be read: {error.strerror or error}"
     else:

@@ -91,7 +91,7 @@ def decode(source: int, out: IO[bytes], limits: ChildLimits) -> None:
         file = ForwardFile(open_streamed_wav(source, closefd=False) or source, closefd=False)
     except (soundfile.SoundFileError, OSError) as error:
         if not os.fstat(source).st_size:
-            raise _RefusedError(BAD_AUDIO, "the body is empty: it must be the audio file itself") from error
+            raise _RefusedError(BAD_AUDIO, "the audio file is empty: no byte of it came") from error
         message = f"the body is no audio file that can be read ({_reason(error)}); {READABLE}"
         raise _RefusedError(BAD_AUDIO, message) from error
     with file:

@@ -164,7 +164,7 @@ class _Containers:
     def _count(self) -> None:
         self._n += 1
         if self._n > _MAX_CONTAINERS:
-            message = f"a message may hold at most {_MAX_CONTAINERS} arrays and maps"
+            message = f"a message may hold at most {_MAX_CONTAINERS} arrays and maps; pcm is one array of numbers, mono"
             raise BadMessageError(message)
 
 

@@ -139,5 +139,5 @@ def _text(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        message = f"{name[:40]}: the field must be UTF-8"
+        message = f"{name[:40]}: the field must be UTF-8; the audio belongs into the field {FILE_FIELD}"
         raise BadMessageError(message) from None

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from asr_gateway import app
 from asr_gateway.audio.opus import OggOpusDecoder
+from shared.log_events import SESSION_REFUSED
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
 FRAME_S = 0.08
+NO_KEY_REASON = "a key is needed: send it in the header kyutai-api-key, or as Authorization: Bearer KEY"
 DELAY = 6
 
 
@@ -245,9 +248,14 @@ async def test_a_key_may_come_in_the_query_beside_anything_else(rig: Any, gatewa
 
 @pytest.mark.parametrize("headers", [{}, {"kyutai-api-key": "wrong"}])
 async def test_without_a_known_key_the_upgrade_is_refused(rig: Any, gateway: Any, headers: dict[str, str]) -> None:
-    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+    with capture_logs() as logs, pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         await gateway.http.ws_connect(gateway.url + rig.PATH, headers=headers)
     assert caught.value.status == 401
+    # A page in a browser is told no more than that there is no connection: whoever runs the service must see why.
+    assert await gateway.metric('asr_gateway_sessions_refused_total{kind="live",code="unauthorized"}') == 1
+    (line,) = [line for line in logs if line["event"] == SESSION_REFUSED]
+    assert (line["kind"], line["code"]) == ("live", "unauthorized")
+    assert line["reason"] == ("the key is not known" if headers else NO_KEY_REASON)
 
 
 async def test_without_keys_pages_of_other_hosts_may_not_connect(rig: Any, shared_worker: Any) -> None:

@@ -144,7 +144,11 @@ async def test_a_client_that_asks_first_is_told_to_go_on_or_refused(service: Any
         ((part("file", b"x", b"Content-Transfer-Encoding: base64"),), 415, "'base64' of the file"),
         ((part("file", b"x", b"Content-Encoding: gzip"),), 415, "'gzip' of the file"),
         ((part("x", b"x", b"Content-Type: multipart/mixed; boundary=y"),), 400, "a field with a name"),
-        ((part("prompt", b"\xff"), part("file", b"x")), 400, "prompt: the field must be UTF-8"),
+        (
+            (part("prompt", b"\xff"), part("file", b"x")),
+            400,
+            "prompt: the field must be UTF-8; the audio belongs",
+        ),
         ((part("prompt", bytes(MAX_FIELD_BYTES + 1)),), 413, f"longer than {MAX_FIELD_BYTES} bytes together"),
         ((part("a", bytes(MAX_FIELD_BYTES)), part("b", b"x")), 413, f"longer than {MAX_FIELD_BYTES} bytes together"),
         (tuple(part(f"f{n}", b"") for n in range(MAX_FIELDS + 1)), 400, f"more than {MAX_FIELDS} fields"),

@@ -118,7 +118,7 @@ async def test_a_lost_worker_is_a_503_and_the_next_one_serves_again(busy: Any, f
 async def test_a_file_that_may_not_wait_takes_the_slot_that_is_free_or_is_refused_at_once(
     impatient: Any, files: Any
 ) -> None:
-    first = asyncio.create_task(impatient.post(files.audio(2, "WAV")))
+    first = asyncio.create_task(impatient.post(files.audio(8, "WAV")))
     await impatient.until_used(1)
     status, error, _ = await impatient.post(files.audio(1, "WAV"))
     assert (status, error["code"]) == (503, "no_free_slot")

@@ -51,7 +51,7 @@ async def test_what_is_no_audio_is_refused(service: Any, body: bytes) -> None:
 
 async def test_an_empty_body_is_called_so(service: Any) -> None:
     status, error, _ = await service.post(b"")
-    said = {"error": "the body is empty: it must be the audio file itself", "code": "bad_audio"}
+    said = {"error": "the audio file is empty: no byte of it came", "code": "bad_audio"}
     assert (status, error) == (400, said)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import shared
 from asr_cli.__main__ import COMMANDS, main
 from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import encode_audio, session_url
@@ -25,6 +26,7 @@ from asr_cli.usage import UsageError
 from shared.transcript import TimedWord
 
 DEMO = demo_config()
+EMPTY = Path(shared.__file__).with_name("py.typed")
 LONG_NAME = 300 * "a"
 """Stands for what the system refuses to look at, as it does a folder that one may not enter (but for root)."""
 
@@ -51,6 +53,7 @@ def test_the_list_of_commands_loads_no_heavy_library() -> None:
     [
         (["transcribe", "/no/such/file.wav"], "/no/such/file.wav: no such file"),
         (["transcribe", "/"], "/: is a folder"),
+        (["transcribe", str(EMPTY)], f"{EMPTY}: is empty"),
         (["transcribe", LONG_NAME], f"{LONG_NAME}: cannot be read: File name too long"),
         (["fetch", LONG_NAME], f"{LONG_NAME}: cannot be read: File name too long"),
         (["transcribe", __file__], f"{__file__}: no audio file that can be read; WAV, FLAC, Ogg and MP3 can"),

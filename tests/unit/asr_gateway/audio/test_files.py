@@ -128,7 +128,7 @@ async def refused(file: BinaryIO, reason: str, limits: FileLimits = LIMITS) -> N
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 5000, b"hello world", b"RIFF\xff\xff\xff\xffWAVE", b"OggS" + b"\0" * 99])
 async def test_what_is_no_audio_is_refused(folder: Folder, data: bytes) -> None:
-    await refused(folder.raw(data), "no audio file that can be read" if data else "the body is empty")
+    await refused(folder.raw(data), "no audio file that can be read" if data else "the audio file is empty")
 
 
 async def test_a_file_without_samples_is_refused(folder: Folder) -> None:
