@@ -25,6 +25,8 @@ from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 _READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
 _UNKNOWN_FORMAT: Final = 1
 """libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
+_NO_MP3: Final = 7
+"""What it says of a file that exists, is called .mp3 and is none; its own words are that there is no such file."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length that it does not know as the largest number that it has, or as 0."""
 _MAX_SAMPLE_BYTES: Final = 8
@@ -94,7 +96,8 @@ def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
         if not os.access(path, os.R_OK):
             return f"cannot be read: {os.strerror(errno.EACCES)}"
         is_empty = stat.S_ISREG(found.st_mode) and not found.st_size
-    if getattr(error, "code", None) == _UNKNOWN_FORMAT:
+    code = getattr(error, "code", None)
+    if code == _UNKNOWN_FORMAT or (code == _NO_MP3 and not is_pipe):
         return "is empty" if is_empty else f"no audio file that can be read; {_READABLE}"
     if isinstance(error, OSError):
         is_pipe, reason = False, f"cannot be read: {error.strerror or error}"

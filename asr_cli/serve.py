@@ -30,7 +30,9 @@ from asr_cli.usage import UsageError
 from shared.allowed import Choice, Kind, Range
 from shared.config import GatewayConfig, ServiceConfig, WorkerConfig
 from shared.config_file import load_config
-from shared.settings import CONFIG, LOG, SILENT, Option, add_options, chosen, overridden, section_options
+from shared.config_rules import access_problems, gateway_problems, spool_problems
+from shared.errors import ConfigError
+from shared.settings import CONFIG, KEYS, LOG, SILENT, Option, add_options, chosen, overridden, section_options
 
 DRAIN_MARGIN_S: Final = 5.0
 """What a process may take beyond its own drain deadline before it is killed."""
@@ -73,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     config_path = Path(values["config"]) if "config" in values else demo_config()
     config = load_config(config_path, os.environ).service
     check_lasts(config_path)
+    check_gateway(config, overridden(config.gateway, values))
     check_free(overridden(config.gateway, values))
     with private_folder(os.environ) as private_dir:
         plan = make_plan(values, config, config_path, private_dir)
@@ -102,6 +105,19 @@ def check_lasts(config_path: Path) -> None:
     if not config_path.is_file():
         message = f"{shown(config_path)}: is no file that stays; each process reads it, at every start: write it to one"
         raise UsageError(message)
+
+
+def check_gateway(config: ServiceConfig, gateway: GatewayConfig) -> None:
+    """See to it that the gateway will start: it does so only when the workers have fetched and loaded their models.
+
+    Raises:
+        ConfigError: it would not; says all that is wrong.
+    """
+    keys = chosen(argparse.Namespace(), (KEYS,), os.environ).get(KEYS.name, ())
+    known = (*config.authorized_ids, *keys)
+    problems = [*access_problems(known, gateway), *gateway_problems(gateway), *spool_problems(gateway)]
+    if problems:
+        raise ConfigError(*problems)
 
 
 def check_free(gateway: GatewayConfig) -> None:

@@ -225,7 +225,16 @@ def _guard(arrived: Callable[[web.Request], None]) -> Any:
             return error_response(error)
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
-            facts = {"error": f"{request.method} is not for this path: {allowed}", "code": "wrong_method"}
+            message = f"{request.method} is not for this path: {allowed}"
+            if request.method == "POST":
+                message += f"; files are posted to {_paths_for_files(request.app)}"
+            facts = {"error": message, "code": "wrong_method"}
             return web.json_response(facts, status=error.status, headers={"Allow": allowed})
 
     return guard
+
+
+def _paths_for_files(app: web.Application) -> str:
+    return ", ".join(
+        route.resource.canonical for route in app.router.routes() if route.method == "POST" and route.resource
+    )

@@ -44,6 +44,8 @@ TOO_LONG: Final = "too_large"
 READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
 """Of the formats that people try; libsndfile knows more."""
 
+_NO_MP3: Final = 7
+"""What libsndfile says of what begins like an MP3 and is none; its own words are that there is no such file."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length it does not know as the largest number that it has."""
 
@@ -141,6 +143,8 @@ def _check_length(seconds: float, limits: ChildLimits) -> None:
 
 def _reason(error: Exception) -> str:
     """Return libsndfile's own words, without the file name, which says nothing to a client."""
+    if getattr(error, "code", None) == _NO_MP3:
+        return "Format not recognised"
     return str(getattr(error, "error_string", error)).rstrip(".")
 
 

@@ -41,11 +41,12 @@ async def test_a_stalled_body_is_refused(service: Any) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("body", [b"hello", b"RIFF\0\0\0\0WAVE", b"OggS"])
+@pytest.mark.parametrize("body", [b"hello", b"RIFF\0\0\0\0WAVE", b"OggS", b"\xff\xfb\x90" + bytes(range(256)) * 20])
 async def test_what_is_no_audio_is_refused(service: Any, body: bytes) -> None:
     status, error, _ = await service.post(body)
     assert (status, error["code"]) == (400, "bad_audio")
     assert "no audio file that can be read" in error["error"]
+    assert "does not exist" not in error["error"]
     assert "; WAV, FLAC, Ogg and MP3 can" in error["error"]
 
 
@@ -60,6 +61,12 @@ async def test_another_method_is_refused_as_everything_is(service: Any) -> None:
     assert answer.startswith(b"HTTP/1.1 405 ")
     assert b"\r\nAllow: GET, HEAD, POST\r\n" in answer
     assert answer.endswith(b'{"error": "PUT is not for this path: GET, HEAD, POST", "code": "wrong_method"}')
+
+
+async def test_a_file_for_a_path_that_takes_none_is_told_where_files_go(service: Any) -> None:
+    answer = await service.talk(b"POST /api/asr_streaming HTTP/1.1\r\nHost: x\r\n", RIGHT, b"Content-Length: 0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"GET, HEAD; files are posted to /api/asr-streaming, /v1/audio/transcriptions" in answer
 
 
 async def test_a_file_that_was_cut_off_is_refused_with_the_place(service: Any, files: Any) -> None:

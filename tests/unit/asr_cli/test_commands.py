@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 import shared
+from asr_cli import serve
 from asr_cli.__main__ import COMMANDS, main
 from asr_cli.audio_file import AudioFile
 from asr_cli.live_client import encode_audio, session_url
@@ -71,6 +72,25 @@ def test_what_the_user_did_wrong_is_said_without_a_traceback(
 ) -> None:
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_file_that_only_its_name_calls_an_mp3_is_no_audio_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.mp3"
+    path.write_bytes(b"<html>" + bytes(range(255)) * 40)
+    assert main(["transcribe", str(path)]) == 1
+    assert f"{path}: no audio file that can be read" in capsys.readouterr().err
+
+
+def test_a_service_without_keys_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "make_plan", lambda *_: pytest.fail("it goes on"))
+    path = tmp_path / "open.toml"
+    path.write_text(DEMO.read_text().replace('authorized_ids = ["public_token"]', ""))
+    assert main(["serve", "--config", str(path)]) == 1
+    assert "no keys: set authorized_ids" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
