@@ -18,15 +18,12 @@ from numpy.typing import NDArray
 from asr_cli.output import shown
 from asr_cli.reading import waited_for
 from asr_cli.usage import UsageError
-from shared.audio_header import block_frames, header_problem
+from shared.audio_header import NO_MP3_CODE, READABLE, block_frames, header_problem
 from shared.streamed_wav import NO_SIZE, open_streamed_wav
 from shared.units import FRAME_SAMPLES, SAMPLE_RATE
 
-_READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
 _UNKNOWN_FORMAT: Final = 1
 """libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
-_NO_MP3: Final = 7
-"""What it says of a file that exists, is called .mp3 and is none; its own words are that there is no such file."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length that it does not know as the largest number that it has, or as 0."""
 _MAX_SAMPLE_BYTES: Final = 8
@@ -97,8 +94,8 @@ def _why_not(path: Path, error: Exception, *, is_pipe: bool) -> str:
             return f"cannot be read: {os.strerror(errno.EACCES)}"
         is_empty = stat.S_ISREG(found.st_mode) and not found.st_size
     code = getattr(error, "code", None)
-    if code == _UNKNOWN_FORMAT or (code == _NO_MP3 and not is_pipe):
-        return "is empty" if is_empty else f"no audio file that can be read; {_READABLE}"
+    if code == _UNKNOWN_FORMAT or (code == NO_MP3_CODE and not is_pipe):
+        return "is empty" if is_empty else f"no audio file that can be read; {READABLE}"
     if isinstance(error, OSError):
         is_pipe, reason = False, f"cannot be read: {error.strerror or error}"
     else:

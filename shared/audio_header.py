@@ -11,6 +11,11 @@ MAX_CHANNELS: Final = 64
 BLOCK_VALUES: Final = 1 << 14
 """Samples times channels that are decoded at a time."""
 
+READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
+"""Of the formats that people try; libsndfile knows more."""
+NO_MP3_CODE: Final = 7
+"""Of libsndfile's errors: what looks like an MP3 and is none. Its own words are that there is no such file."""
+
 
 def header_problem(rate: int, channels: int) -> str | None:
     """Return what is wrong with a header, None if nothing is."""

@@ -23,7 +23,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from shared.audio_header import block_frames, header_problem
+from shared.audio_header import NO_MP3_CODE, READABLE, block_frames, header_problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +41,7 @@ MAX_PAYLOAD_BYTES: Final = CHUNK_SAMPLES * 4
 
 BAD_AUDIO: Final = "bad_audio"
 TOO_LONG: Final = "too_large"
-READABLE: Final = "WAV, FLAC, Ogg and MP3 can, M4A and WebM cannot"
-"""Of the formats that people try; libsndfile knows more."""
 
-_NO_MP3: Final = 7
-"""What libsndfile says of what begins like an MP3 and is none; its own words are that there is no such file."""
 _UNKNOWN_FRAMES: Final = 1 << 60
 """libsndfile reports a length it does not know as the largest number that it has."""
 
@@ -143,7 +139,7 @@ def _check_length(seconds: float, limits: ChildLimits) -> None:
 
 def _reason(error: Exception) -> str:
     """Return libsndfile's own words, without the file name, which says nothing to a client."""
-    if getattr(error, "code", None) == _NO_MP3:
+    if getattr(error, "code", None) == NO_MP3_CODE:
         return "Format not recognised"
     return str(getattr(error, "error_string", error)).rstrip(".")
 

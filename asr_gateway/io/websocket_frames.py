@@ -5,7 +5,7 @@
 
 A frame is plain if it is a whole binary message of less than 64 kB, masked. From the first frame on that goes to the
 parser, all do, so that their order is kept, until the client's task has seen to what waits. The parser alone decides
-what is wrong with a frame, but for one thing that it leaves to us: a client must mask its frames.
+what is wrong with a frame, but for one thing that it leaves to us: a client whose first frame is not masked is refused.
 
 Parts of aiohttp that are not public are used as they are in 3.14, which pyproject.toml asks for.
 """

@@ -177,11 +177,17 @@ class Stream:
         self._rows.has_pieces[slot] = self.words.has_pieces
 
     def _last_step_before(self, frame: int) -> int:
-        """Return at which of the lease's steps the frame before ``frame`` was stepped; 0 if that is long past."""
+        """Return at which of the lease's steps the frame before ``frame`` was stepped.
+
+        Below 1 if that was before all that the lease repeats, which a reset may have made little: so many steps before
+        it at least, for silence between the frames is not known.
+        """
         if frame >= self._first_frame:
             return int(self._rows.last_client_step[self.slot])
         at = np.flatnonzero(self._past_frames < frame)
-        return int(at[-1]) + 1 if len(at) else 0
+        if len(at):
+            return int(at[-1]) + 1
+        return frame - min(self._first_frame, int(self._past_frames.min(initial=FAR)))
 
     def _feed_silence(self, n_frames: int, pad_samples: int = 0) -> None:
         self.clock.pause(int(self._rows.lease_steps[self.slot]), pad_samples)

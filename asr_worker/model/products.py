@@ -28,8 +28,7 @@ Intel's better. On Sapphire Rapids, with slower memory, ms:
     2 x 512 x 2048                 0.28     0.31
     2 x 8192 x 1024                1.7      2.3
 
-Either way a row's numbers depend on no other row, but weights that are not packed add up in another order for one row
-than for several: their last bits differ.
+Either way a row's numbers depend on no other row's, but how many rows a step has may change their last bits.
 """
 
 from collections.abc import Callable

@@ -228,6 +228,36 @@ def test_a_marker_before_any_audio_is_due_after_d_frames_of_the_client(worker: F
     assert worker.answers(1) == [(MARKER, 1)]
 
 
+@pytest.mark.parametrize("n_logged", [0, 2])
+def test_a_marker_from_before_a_reset_comes_as_early_after_a_move(
+    worker: Fixture, make_speech: Speech, n_logged: int
+) -> None:
+    """Frames 0 to 4, the marker, 3 frames, the reset, ``n_logged`` frames, all stepped by a worker that is lost."""
+    log = ResumeLog(
+        frames=np.arange(8, 8 + n_logged),
+        flags=np.full(n_logged, int(StepFlag.CLIENT), np.uint8),
+        times=np.arange(8, 9 + n_logged) * 1920,
+        text=np.zeros(n_logged, np.int32),
+        codes=np.zeros((n_logged, 8), np.uint16),
+        pcm=make_speech(1, n_logged),
+        steps=8 + n_logged,
+        silence=0,
+        is_whole=True,
+        is_word_open=False,
+        last_end_s=0.0,
+    )
+    first = FrameIndex(8 + n_logged)
+    worker.tell(Open(session=SessionId(1), epoch=Epoch(1), kind=SessionKind.LIVE, first_frame=first, resume=log))
+    worker.marker(1, 77, 5)
+    last = 5 + 6  # D
+    worker.send(1, make_speech(2, last - first - 1), first)
+    worker.run()
+    assert worker.answers(1) == []
+    worker.send(1, make_speech(3, 1), last - 1)
+    worker.run()
+    assert worker.answers(1) == [(MARKER, 77)]
+
+
 def test_markers_keep_their_order(worker: Fixture, make_speech: Speech) -> None:
     worker.open(1)
     worker.send(1, make_speech(1, 3))
